@@ -1,0 +1,46 @@
+/* decode.h - from bytes to struct x86_insn, by Zydis; and the seam to the exec functions.
+ *
+ * decode.c runs Zydis and fills the operands; then each family in turn is asked for the exec function by
+ * mnemonic: integer, system, vector. A mnemonic belongs to one family. A family may change any field of
+ * the insn, and may set `host`. */
+#ifndef VENEER_ISA_X86_DECODE_H
+#define VENEER_ISA_X86_DECODE_H
+
+#include <Zydis/Zydis.h>
+
+#include "isa/x86/cpuid.h"
+#include "isa/x86/insn.h"
+
+struct x86_hostcode; /* hostcode.h: host stubs for vector and x87 instructions */
+
+/* What decoding needs; one per core, used on its thread only. */
+struct x86_decoder {
+    const struct x86_cpuid *cpuid;
+    struct x86_hostcode *host;
+    ZydisDecoder zydis[3]; /* by enum x86_code_mode */
+};
+
+/* Returns 0 or a negative errno. cpuid must outlive the decoder. */
+int x86_decoder_init(struct x86_decoder *ret_decoder, const struct x86_cpuid *cpuid, struct error *error);
+void x86_decoder_destroy(struct x86_decoder *decoder);
+
+/* Zydis's view of the instruction being decoded. */
+struct x86_zydis {
+    struct x86_decoder *decoder;
+    ZydisDecodedInstruction insn;
+    ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
+};
+
+/* Each returns the exec function, or NULL when the mnemonic or form is not of this family. */
+x86_exec_fn *x86_select_integer(const struct x86_zydis *z, struct x86_insn *insn);
+x86_exec_fn *x86_select_system(const struct x86_zydis *z, struct x86_insn *insn);
+x86_exec_fn *x86_select_vector(const struct x86_zydis *z, struct x86_insn *insn);
+
+/* exec functions of what cannot be executed. */
+void x86_exec_ud(struct x86_core *core, const struct x86_insn *insn);
+void x86_exec_gp(struct x86_core *core, const struct x86_insn *insn);
+
+/* True when the model has the Zydis ISA extension of this instruction (decode.c refuses it otherwise). */
+bool x86_cpuid_allows(const struct x86_cpuid *cpuid, const ZydisDecodedInstruction *insn);
+
+#endif
