@@ -1,0 +1,21 @@
+/* i8042.h - the keyboard controller, with nothing attached: what guests probe, A20 and reset.
+ *
+ * Ports 0x60 (region I8042_REGION_DATA) and 0x64 (I8042_REGION_COMMAND), a byte each. A keyboard or mouse
+ * command is answered as by an empty connector: not at all. */
+#ifndef VENEER_DEVICE_PLATFORM_I8042_H
+#define VENEER_DEVICE_PLATFORM_I8042_H
+
+#include "device/device.h"
+
+enum { I8042_REGION_DATA, I8042_REGION_COMMAND };
+
+struct i8042_config {
+    struct irq_line irq1, irq12;
+    void *owner;
+    void (*reset)(void *owner); /* the guest pulsed the processor's reset line */
+};
+
+/* NULL when there is no memory. */
+struct device *i8042_new(const struct i8042_config *config);
+
+#endif
