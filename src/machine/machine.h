@@ -1,0 +1,71 @@
+/* machine.h - one virtual machine: assemble it, boot it, run it until it ends.
+ *
+ * Threads: create, run and destroy from one thread; run blocks it. stop, console_input and stats: any
+ * thread while the machine exists. */
+#ifndef VENEER_MACHINE_MACHINE_H
+#define VENEER_MACHINE_MACHINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/error.h"
+#include "engine/engine.h"
+
+struct machine;
+
+#define MACHINE_VCPUS_MAX 16u
+#define MACHINE_MEMORY_MIN (UINT64_C(1) << 20)
+#define MACHINE_MEMORY_DEFAULT (UINT64_C(512) << 20)
+
+/* How a machine ended; the value is the exit status of `veneer run`. */
+enum machine_end {
+    MACHINE_END_POWER_OFF = 0,
+    MACHINE_END_FAILED = 1,       /* it could not be started */
+    /* 2 is a usage error */
+    MACHINE_END_RESET = 3,        /* the guest asked for a reset */
+    MACHINE_END_TRIPLE_FAULT = 4,
+    MACHINE_END_PANIC = 5,        /* the guest said that it panicked */
+    MACHINE_END_ENGINE = 6,       /* the engine could not go on */
+    MACHINE_END_STOPPED = 7,      /* machine_stop */
+    MACHINE_END_DEBUG_EXIT = 256  /* the guest wrote the debug-exit port; the status is in machine_result */
+};
+
+struct machine_config {
+    const char *kernel;      /* paths; kernel is required */
+    const char *initrd;      /* or NULL */
+    const char *append;      /* kernel command line, or NULL for the default "console=ttyS0" */
+    unsigned vcpus;          /* 1..MACHINE_VCPUS_MAX */
+    uint64_t memory;         /* bytes; rounded down to whole pages */
+    const struct engine_ops *engine;
+    enum x86_cpu_model cpu_model;
+    int debug_exit_port;     /* -1: none */
+    /* What the guest writes to its first serial port; on a machine thread; may be NULL. */
+    void (*console_write)(void *owner, const void *bytes, size_t length);
+    /* The guest can take more console input; on a machine thread; may be NULL. */
+    void (*console_ready)(void *owner);
+    void *console_owner;
+};
+
+struct machine_result {
+    enum machine_end end;
+    int status;     /* what a program that ran this machine should exit with */
+    char text[320]; /* one line that says why, for any end but a power-off */
+};
+
+/* Checks the config, reads kernel and initrd, and builds the board. Returns 0 or a negative errno with a sentence
+ * that names the option's subject (file, size) and the reason. */
+int machine_create(const struct machine_config *config, struct machine **ret_machine, struct error *error);
+/* Runs until the guest ends or machine_stop. Once per machine. */
+void machine_run(struct machine *machine, struct machine_result *ret_result);
+/* Makes machine_run return soon with MACHINE_END_STOPPED. Async-signal-safe: no. */
+void machine_stop(struct machine *machine);
+/* Offers typed bytes to the first serial port; returns how many it took. */
+size_t machine_console_input(struct machine *machine, const void *bytes, size_t length);
+/* Prints what the engine and the board counted, "name value" a line. */
+void machine_stats(struct machine *machine, FILE *out);
+/* NULL is allowed. */
+void machine_destroy(struct machine *machine);
+
+#endif
