@@ -77,11 +77,19 @@ struct x86_tlb_entry {
     uint8_t *flags;
     uint64_t gpa;     /* of the page */
     bool global;
+    uint8_t page_shift; /* log2 of the guest's page: INVLPG drops all of a large page */
 };
 #define X86_TLB_ENTRIES 1024u /* direct-mapped by linear page number */
 
-/* Contexts: user, supervisor that may touch user pages (SMAP off or AC set), supervisor that may not. */
-enum x86_tlb_context { X86_TLB_USER, X86_TLB_SUPERVISOR, X86_TLB_SUPERVISOR_SMAP, X86_TLB_CONTEXTS };
+/* Contexts: user, supervisor that may touch user pages (SMAP off or AC set), supervisor that may not; and
+ * user with alignment checks, whose entries stay empty so that each access takes the slow path. */
+enum x86_tlb_context {
+    X86_TLB_USER,
+    X86_TLB_SUPERVISOR,
+    X86_TLB_SUPERVISOR_SMAP,
+    X86_TLB_USER_ALIGN,
+    X86_TLB_CONTEXTS
+};
 
 struct x86_cpuid;
 
@@ -108,7 +116,10 @@ struct x86_core {
     /* Set by any thread to make the runner look up between blocks (interrupt, kick, shootdown). */
     _Atomic uint32_t attention;
 
+    uint8_t phys_bits; /* MAXPHYADDR, kept by x86_core_attach */
+    uint64_t large_low, large_high; /* linear range that holds all large pages met since the last full flush */
     uint64_t tlb_misses, tlb_flushes; /* statistics */
+    uint64_t tlb_used[X86_TLB_CONTEXTS][X86_TLB_ENTRIES / 64]; /* entries that may have a tag */
     struct x86_tlb_entry tlb[X86_TLB_CONTEXTS][X86_TLB_ENTRIES];
 };
 

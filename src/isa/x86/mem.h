@@ -98,12 +98,18 @@ void x86_store_system(struct x86_core *core, uint64_t linear, unsigned size, uin
  * bookkeeping. Across pages or on MMIO: a bounce buffer filled with the old value (and, when `locked`,
  * exclusive against other vCPUs until x86_rmw_end, which stores it back). Nothing between the two may
  * raise. */
+struct x86_span { /* a translated piece of an access, within one page */
+    uint8_t *host;  /* NULL: MMIO, or a store to read-only memory */
+    uint8_t *flags; /* with host */
+    uint64_t gpa;
+    unsigned length;
+};
 struct x86_rmw {
     void *host;
-    const struct x86_tlb_entry *entry; /* NULL: bounced */
-    uint64_t linear;
     unsigned size;
+    unsigned spans; /* 0: host is guest RAM itself, span[0] says where; else bounced */
     bool exclusive;
+    struct x86_span span[2];
     _Alignas(16) uint8_t bounce[16];
 };
 void x86_rmw_begin(struct x86_core *core, uint64_t linear, unsigned size, bool locked, struct x86_rmw *ret_rmw);

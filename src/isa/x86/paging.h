@@ -10,7 +10,8 @@ enum x86_access { X86_READ, X86_WRITE, X86_EXECUTE };
 struct x86_translation {
     uint64_t gpa;       /* of the linear address itself */
     uint64_t page_size; /* 4 KiB, 2 MiB, 4 MiB or 1 GiB */
-    bool writable, user, executable, global; /* what the walk as a whole allows; dirty is set if writable */
+    bool readable, writable, executable; /* what the context may do; writable only once dirty is set */
+    bool global;
 };
 
 /* Walks the page tables, setting accessed bits, and dirty on a write. Returns 0, or -1 with
@@ -25,6 +26,13 @@ int x86_translate_quiet(struct x86_core *core, uint64_t linear, uint64_t *ret_gp
  * X86_TLB_NONE when the page is MMIO (entry->gpa tells which). */
 struct x86_tlb_entry *x86_tlb_fill(struct x86_core *core, uint64_t linear, enum x86_access access,
                                    enum x86_tlb_context context, bool stack);
+
+/* As x86_tlb_fill without raising: 0; -1 with the #PF error code; -2 when the address is not canonical. */
+int x86_tlb_try_fill(struct x86_core *core, uint64_t linear, enum x86_access access,
+                     enum x86_tlb_context context, struct x86_tlb_entry **ret_entry, uint32_t *ret_error_code);
+
+/* False when a PAE page-directory-pointer entry at `cr3` has reserved bits set: MOV to CR raises #GP. */
+bool x86_pdptes_valid(struct x86_core *core, uint64_t cr3);
 
 void x86_tlb_flush(struct x86_core *core, bool keep_global); /* also tells env->mapping_changed */
 void x86_tlb_flush_page(struct x86_core *core, uint64_t linear);

@@ -96,6 +96,10 @@ struct x86_table { /* GDTR, IDTR */
 #define X86_CR4_OSXSAVE 0x00040000u
 #define X86_CR4_SMEP 0x00100000u
 #define X86_CR4_SMAP 0x00200000u
+#define X86_CR4_KNOWN                                                                                        \
+    (X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE |        \
+     X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP | X86_CR4_FSGSBASE |     \
+     X86_CR4_PCIDE | X86_CR4_OSXSAVE | X86_CR4_SMEP | X86_CR4_SMAP)
 
 #define X86_EFER_SCE 0x0001u
 #define X86_EFER_LME 0x0100u
