@@ -1,0 +1,240 @@
+/* run.c - `veneer run`: boots a kernel and stays with it until it ends. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cli/command.h"
+#include "cli/console.h"
+#include "cli/option.h"
+#include "cli/terminal.h"
+#include "machine/machine.h"
+
+struct run_config {
+    struct machine_config machine;
+    const char *console;
+    bool stats;
+};
+
+static int parse_kernel(void *config, const char *value, struct error *error)
+{
+    (void)error;
+    ((struct run_config *)config)->machine.kernel = value;
+    return 0;
+}
+
+static int parse_initrd(void *config, const char *value, struct error *error)
+{
+    (void)error;
+    ((struct run_config *)config)->machine.initrd = value;
+    return 0;
+}
+
+static int parse_append(void *config, const char *value, struct error *error)
+{
+    (void)error;
+    ((struct run_config *)config)->machine.append = value;
+    return 0;
+}
+
+static int parse_cpus(void *config, const char *value, struct error *error)
+{
+    uint64_t cpus;
+    int r = option_number(value, 1, MACHINE_VCPUS_MAX, &cpus, error);
+    if (r == 0)
+        ((struct run_config *)config)->machine.vcpus = (unsigned)cpus;
+    return r;
+}
+
+static int parse_memory(void *config, const char *value, struct error *error)
+{
+    uint64_t bytes;
+    int r = option_size(value, &bytes, error);
+    if (r == 0 && bytes < MACHINE_MEMORY_MIN)
+        r = error_set(error, EINVAL, "is too little; give at least 1M");
+    if (r == 0)
+        ((struct run_config *)config)->machine.memory = bytes;
+    return r;
+}
+
+static int parse_engine(void *config, const char *value, struct error *error)
+{
+    const struct engine_ops **engine = &((struct run_config *)config)->machine.engine;
+    *engine = NULL; /* auto */
+    if (strcmp(value, "auto") == 0)
+        return 0;
+    *engine = engine_find(value);
+    if (*engine)
+        return 0;
+    char names[128] = "auto";
+    for (const struct engine_ops *const *e = engine_table; *e; e++)
+        snprintf(names + strlen(names), sizeof names - strlen(names), ", %s", (*e)->name);
+    if (strcmp(value, "translate") == 0)
+        return error_set(error, EINVAL, "is not in this version yet; give one of %s", names);
+    return error_set(error, EINVAL, "is no engine; give one of %s", names);
+}
+
+static int parse_cpu(void *config, const char *value, struct error *error)
+{
+    struct machine_config *machine = &((struct run_config *)config)->machine;
+    if (strcmp(value, "default") == 0)
+        machine->cpu_model = X86_MODEL_DEFAULT;
+    else if (strcmp(value, "host") == 0)
+        machine->cpu_model = X86_MODEL_HOST;
+    else
+        return error_set(error, EINVAL, "is no CPU model; give default or host");
+    return 0;
+}
+
+static int parse_console(void *config, const char *value, struct error *error)
+{
+    ((struct run_config *)config)->console = value;
+    return console_check(value, error);
+}
+
+static int parse_debug_exit(void *config, const char *value, struct error *error)
+{
+    uint64_t port;
+    int r = option_number(value, 1, 0xffff, &port, error);
+    if (r == 0)
+        ((struct run_config *)config)->machine.debug_exit_port = (int)port;
+    return r;
+}
+
+static int parse_stats(void *config, const char *value, struct error *error)
+{
+    (void)value, (void)error;
+    ((struct run_config *)config)->stats = true;
+    return 0;
+}
+
+static const struct option_spec options[] = {
+    {"kernel", "FILE", "the kernel: a Linux bzImage, an ELF with a PVH entry, or a Multiboot image", parse_kernel},
+    {"initrd", "FILE", "its initial RAM disk", parse_initrd},
+    {"append", "STRING", "its command line (default: console=ttyS0)", parse_append},
+    {"cpus", "N", "virtual processors, 1 to 16 (default: 1)", parse_cpus},
+    {"memory", "SIZE", "guest memory, such as 512M or 2G (default: 512M)", parse_memory},
+    {"engine", "NAME", "what executes the guest: auto, or one that 'veneer engines' lists (default: auto)",
+     parse_engine},
+    {"cpu", "MODEL", "default: the same model under every engine; host: all that this host and the engine have",
+     parse_cpu},
+    {"console", "WHERE",
+     "the guest's serial console: " CONSOLE_FORM " (default: stdio)\n"
+     "unix: listens there for one client at a time; file: output only",
+     parse_console},
+    {"debug-exit", "PORT", "end the machine with the status that the guest writes to this port", parse_debug_exit},
+    {"stats", NULL, "print what the engine did when the machine has ended", parse_stats},
+    {NULL, NULL, NULL, NULL}};
+
+static void help(void)
+{
+    puts("usage: veneer run --kernel FILE [OPTION...]\n\n"
+         "Boots a virtual machine and stays with it until it ends. On a terminal, " TERMINAL_ESCAPE_TEXT " leaves\n"
+         "(Ctrl-] twice sends one Ctrl-] to the guest).\n\noptions:");
+    option_help(options, stdout);
+    puts("\nexit status:\n"
+         "  0  the guest powered off\n"
+         "  1  the machine could not be started\n"
+         "  2  a usage error\n"
+         "  3  the guest asked for a reset\n"
+         "  4  the guest's processor shut down (triple fault)\n"
+         "  5  the guest's kernel panicked\n"
+         "  6  the engine could not go on\n"
+         "  7  stopped from outside (keyboard or signal)\n"
+         "  with --debug-exit: the status that the guest wrote");
+}
+
+/* The machine and why the person left it; what the console's thread shares with run. */
+struct session {
+    struct machine *machine;
+    char why[80];
+};
+
+static size_t session_input(void *owner, const void *bytes, size_t length)
+{
+    return machine_console_input(((struct session *)owner)->machine, bytes, length);
+}
+
+static void session_leave(void *owner, const char *why)
+{
+    struct session *session = owner;
+    snprintf(session->why, sizeof session->why, "%s", why);
+    machine_stop(session->machine);
+}
+
+static const struct console_ops session_ops = {.input = session_input, .leave = session_leave};
+
+static void announce(const struct run_config *config, const char *note)
+{
+    if (note[0])
+        log_warning("%s", note);
+    if (strcmp(config->console, "stdio") == 0 && isatty(STDIN_FILENO))
+        fprintf(stderr, "veneer: engine %s; %s leaves\n", config->machine.engine->name, TERMINAL_ESCAPE_TEXT);
+}
+
+/* Runs one machine on an open console. Returns the exit status. */
+static int run_machine(struct run_config *config, struct console *console)
+{
+    struct error error;
+    struct session session = {NULL, ""};
+    struct machine_result result = {MACHINE_END_FAILED, MACHINE_END_FAILED, ""};
+    config->machine.console_write = console_write;
+    config->machine.console_ready = console_ready;
+    config->machine.console_owner = console;
+    int r = machine_create(&config->machine, &session.machine, &error);
+    if (r == 0)
+        r = console_start(console, &session_ops, &session, &error);
+    if (r == 0)
+        machine_run(session.machine, &result);
+    console_close(console); /* joins its thread: `session` is ours alone again */
+    if (r < 0)
+        log_error("%s", error.text);
+    else if (result.end == MACHINE_END_STOPPED && session.why[0])
+        fprintf(stderr, "veneer: %s\n", session.why);
+    else if (result.text[0])
+        fprintf(stderr, "veneer: %s\n", result.text);
+    if (r == 0 && config->stats)
+        machine_stats(session.machine, stderr);
+    machine_destroy(session.machine);
+    return result.status;
+}
+
+static int run_run(int argc, char **argv)
+{
+    struct run_config config = {
+        .machine = {.vcpus = 1, .memory = MACHINE_MEMORY_DEFAULT, .debug_exit_port = -1},
+        .console = "stdio",
+    };
+    struct error error;
+    int rest;
+    int r = option_parse(options, argc, argv, &config, &rest, &error);
+    if (r > 0) {
+        help();
+        return 0;
+    }
+    if (r == 0 && rest < argc)
+        r = error_set(&error, EINVAL, "'%s': this command takes options only", argv[rest]);
+    if (r == 0 && !config.machine.kernel)
+        r = error_set(&error, EINVAL, "run needs --kernel FILE; 'veneer run --help' tells more");
+    if (r < 0) {
+        log_error("%s", error.text);
+        return STATUS_USAGE;
+    }
+    char note[256] = "";
+    if (!config.machine.engine)
+        config.machine.engine = engine_choose(note, sizeof note);
+    if (config.machine.engine->probe(&error) < 0) {
+        log_error("engine %s: %s", config.machine.engine->name, error.text);
+        return MACHINE_END_FAILED;
+    }
+    announce(&config, note);
+    struct console *console;
+    if (console_open(config.console, &console, &error) < 0) {
+        log_error("%s", error.text);
+        return MACHINE_END_FAILED;
+    }
+    return run_machine(&config, console);
+}
+
+const struct command command_run = {"run", "boot a kernel in a virtual machine", run_run};
