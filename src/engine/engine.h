@@ -69,6 +69,9 @@ struct engine_ops {
 
     /* 0 when the engine can run here; else a negative errno and why not. */
     int (*probe)(struct error *error);
+    /* Of an engine that can run: 0 when it is worth choosing unasked, else a negative errno and one line that
+     * says why not ("KVM here is emulated in software: ..."). May take some milliseconds. NULL: always 0. */
+    int (*recommend)(struct error *error);
     int (*vm_create)(const struct engine_config *config, struct engine_vm **ret_vm, struct error *error);
     void (*vm_destroy)(struct engine_vm *vm);
 
@@ -101,7 +104,7 @@ struct engine_ops {
 extern const struct engine_ops engine_interpret;
 extern const struct engine_ops engine_kvm;
 
-/* All engines, best first, NULL-terminated (select.c). */
+/* All engines, best first, NULL-terminated (select.c). The last one runs everywhere. */
 extern const struct engine_ops *const engine_table[];
 
 /* The engine of that name, or NULL. */

@@ -1,0 +1,74 @@
+/* vcpu.h - the interpreter's VM and vCPU, shared by interpret.c (the engine's operations) and run.c (the loop). */
+#ifndef VENEER_ENGINE_INTERPRET_VCPU_H
+#define VENEER_ENGINE_INTERPRET_VCPU_H
+
+#include <pthread.h>
+#include <setjmp.h>
+
+#include "engine/engine.h"
+#include "engine/interpret/block.h"
+#include "engine/interpret/codemap.h"
+#include "engine/interpret/exclusive.h"
+#include "isa/x86/core.h"
+#include "isa/x86/decode.h"
+
+/* Bits of core.attention: why a vCPU should leave its loop. */
+#define ATTENTION_KICK 0x01u
+#define ATTENTION_INTERRUPT 0x02u /* engine_ops.interrupt */
+#define ATTENTION_NMI 0x04u
+#define ATTENTION_STALE 0x08u     /* vcpu.stale has entries */
+#define ATTENTION_EXCLUSIVE 0x10u /* another vCPU wants to be alone */
+
+/* Ranges of code that others wrote to. The vCPU drops its blocks of them before it executes another. */
+#define STALE_RANGES 64u
+struct stale_queue {
+    pthread_mutex_t lock;
+    unsigned count;
+    bool overflow; /* there were more: drop everything */
+    struct {
+        uint64_t gpa;
+        unsigned length; /* within one page */
+    } range[STALE_RANGES];
+};
+
+struct vcpu_stats {
+    uint64_t blocks, instructions; /* executed; a block left early counts whole */
+    uint64_t interrupts, exceptions, uncached;
+};
+
+struct engine_vcpu {
+    struct x86_core core;
+    struct engine_vm *vm;
+    unsigned index;
+    bool interrupt_waiting; /* the machine may have an interrupt that was not deliverable so far */
+    bool kicked;
+    jmp_buf escape;
+    struct x86_decoder decoder;
+    struct x86_insn alone; /* the instruction that executes without a block */
+    struct stale_queue stale;
+    struct exclusive_member member;
+    struct vcpu_stats stats;
+    struct block_cache cache;
+};
+
+struct engine_vm {
+    struct engine_config config;
+    struct code_map map;
+    struct exclusive exclusive;
+    struct engine_vcpu *vcpu[CODE_HOLDERS];
+};
+
+/* Around every call of the machine: see exclusive.h. On the vCPU's thread. */
+static inline void vcpu_outside_begin(struct engine_vcpu *vcpu)
+{
+    exclusive_leave(&vcpu->vm->exclusive, &vcpu->member);
+}
+static inline void vcpu_outside_end(struct engine_vcpu *vcpu)
+{
+    exclusive_enter(&vcpu->vm->exclusive, &vcpu->member);
+}
+
+/* engine_ops.run (run.c). */
+int vcpu_run(struct engine_vcpu *vcpu, struct engine_exit *ret_exit);
+
+#endif
