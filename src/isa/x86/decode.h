@@ -31,6 +31,18 @@ struct x86_zydis {
     ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
 };
 
+/* What decode.c has filled in before a family is asked:
+ *   opsize    the effective operand size by prefixes and mode (1 for byte forms), from Zydis's operand_width
+ *   reg       the operand in ModRM.reg or in the opcode; rm: in ModRM.rm; vvvv: in VEX.vvvv
+ *   base, index, scale, disp, seg   the memory operand, implied ones included (the one whose segment a prefix
+ *             overrides); X86_INSN_MEMORY only when it is the ModRM.rm operand
+ *   imm, imm2 first and second immediate, sign-extended where the instruction does; moffs; far pointer
+ *   flags     X86_INSN_LOCK, X86_INSN_REP or REPNE (string instructions only), MEMORY, FLAT
+ * Zydis has already refused LOCK where it is not allowed. */
+
+/* General registers (RIP and none included): byte offset into x86_cpu.reg; others: their number. */
+unsigned x86_register_number(ZydisRegister reg);
+
 /* Each returns the exec function, or NULL when the mnemonic or form is not of this family. */
 x86_exec_fn *x86_select_integer(const struct x86_zydis *z, struct x86_insn *insn);
 x86_exec_fn *x86_select_system(const struct x86_zydis *z, struct x86_insn *insn);
