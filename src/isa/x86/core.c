@@ -23,7 +23,7 @@ void x86_mode_changed(struct x86_core *core)
     else
         core->mode = code & X86_ATTR_DB ? X86_CODE32 : X86_CODE16;
     core->tlb_now = core->tlb[data_context(cpu)];
-    core->debug_armed = (cpu->rflags & X86_FLAG_TF) || (cpu->dr[7] & 0xff);
+    core->debug_armed = (cpu->rflags & (X86_FLAG_TF | X86_FLAG_RF)) || (cpu->dr[7] & 0xff) || core->pending_dr6;
 }
 
 /* The physical address width that the CPU model advertises; 40 bits without a model. */

@@ -77,6 +77,7 @@ struct x86_tlb_entry {
     uint8_t *flags;
     uint64_t gpa;     /* of the page */
     bool global;
+    bool watched;       /* holds a data breakpoint: loads and stores have no tags */
     uint8_t page_shift; /* log2 of the guest's page: INVLPG drops all of a large page */
 };
 #define X86_TLB_ENTRIES 1024u /* direct-mapped by linear page number */
@@ -102,7 +103,7 @@ struct x86_core {
     struct x86_tlb_entry *tlb_now;   /* tlb[context] for explicit accesses at this CPL and AC */
     uint8_t mode;                    /* enum x86_code_mode of CS, kept by x86_mode_changed */
     bool long_mode;                  /* EFER.LMA */
-    bool debug_armed;                /* a DR7 breakpoint is enabled, or TF is set: run one at a time */
+    bool debug_armed;                /* a DR7 breakpoint is enabled, or TF or RF is set: run one at a time */
     jmp_buf *escape;                 /* where x86_raise goes */
     struct x86_event raised;         /* what x86_raise left */
     uint64_t raised_cr2;             /* for #PF: written to CR2 at delivery */
@@ -116,6 +117,7 @@ struct x86_core {
     /* Set by any thread to make the runner look up between blocks (interrupt, kick, shootdown). */
     _Atomic uint32_t attention;
 
+    bool rf_loaded;    /* the last instruction loaded RF (IRET): it holds for one more */
     uint8_t phys_bits; /* MAXPHYADDR, kept by x86_core_attach */
     uint64_t large_low, large_high; /* linear range that holds all large pages met since the last full flush */
     uint64_t tlb_misses, tlb_flushes; /* statistics */

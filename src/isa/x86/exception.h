@@ -4,6 +4,10 @@
 
 #include "isa/x86/core.h"
 
+#define X86_DR6_BD UINT64_C(0x2000) /* an access to a debug register with DR7.GD */
+#define X86_DR6_BS UINT64_C(0x4000) /* single step */
+#define X86_DR6_BT UINT64_C(0x8000) /* a task switch to a TSS with T set */
+
 /* Delivers core->raised after an escape: RIP has been rewound for a fault. Handles faults while delivering:
  * #DF by table 6-5, then shutdown (cpu.activity = X86_SHUTDOWN) on a third. Uses an escape of its own and returns
  * normally in each case. Sets CR2 and DR6 as the vector demands, and RF in the pushed flags for faults. */
@@ -12,6 +16,9 @@ void x86_deliver_raised(struct x86_core *core);
 /* Delivers an external interrupt or an NMI at an instruction boundary. Wakes a halted vCPU. */
 void x86_deliver_interrupt(struct x86_core *core, uint8_t vector);
 void x86_deliver_nmi(struct x86_core *core);
+
+/* Delivers cpu.event, which another engine accepted and left behind; without one does nothing. */
+void x86_deliver_pending(struct x86_core *core);
 
 /* True when a maskable interrupt may be taken now: IF set, no STI or MOV SS shadow, no event pending. */
 static inline bool x86_interruptible(const struct x86_core *core)

@@ -31,6 +31,27 @@ static void resolve_page(struct x86_core *core, uint64_t linear, unsigned length
     if ((access == X86_WRITE ? entry->write_tag : entry->read_tag) == page) {
         ret_span->host = (uint8_t *)(uintptr_t)(linear + entry->addend);
         ret_span->flags = entry->flags;
+    } else if (entry->watched) {
+        struct x86_page ram;
+        if (core->env->page(core->owner, entry->gpa, &ram) && !(access == X86_WRITE && ram.read_only)) {
+            ret_span->host = ram.host + (linear & 4095);
+            ret_span->flags = ram.flags;
+        }
+    }
+}
+
+/* Notes the data breakpoints that [linear, linear + length) touches, for a trap after the instruction. */
+static void watch(struct x86_core *core, uint64_t linear, unsigned length, enum x86_access access)
+{
+    const struct x86_cpu *cpu = &core->cpu;
+    for (unsigned i = 0; i < 4; i++) {
+        static const uint8_t sizes[] = {1, 2, 8, 4};
+        unsigned control = cpu->dr[7] >> (16 + 4 * i) & 15, kind = control & 3, size = sizes[control >> 2];
+        uint64_t at = cpu->dr[i] & ~(uint64_t)(size - 1);
+        if (!(cpu->dr[7] >> (2 * i) & 3) || !(kind == 3 || (kind == 1 && access == X86_WRITE)))
+            continue;
+        if (linear < at + size && at < linear + length)
+            core->pending_dr6 |= UINT64_C(1) << i;
     }
 }
 
@@ -57,6 +78,8 @@ static unsigned resolve(struct x86_core *core, uint64_t linear, unsigned length,
     }
     if (context == X86_TLB_USER_ALIGN && length <= 8 && (length & (length - 1)) == 0 && (linear & (length - 1)))
         x86_raise(core, X86_AC, 0);
+    if (core->cpu.dr[7] & 0xff)
+        watch(core, linear, length, access);
     return spans;
 }
 
@@ -164,6 +187,16 @@ uint64_t x86_load_system(struct x86_core *core, uint64_t linear, unsigned size)
 void x86_store_system(struct x86_core *core, uint64_t linear, unsigned size, uint64_t value)
 {
     store_value(core, wrap(core, linear, true), size, value, true, false);
+}
+
+uint64_t x86_load_frame(struct x86_core *core, uint64_t linear, unsigned size, bool user)
+{
+    return load_value(core, linear, size, !user, true);
+}
+
+void x86_store_frame(struct x86_core *core, uint64_t linear, unsigned size, uint64_t value, bool user)
+{
+    store_value(core, linear, size, value, !user, true);
 }
 
 void x86_store_code(struct x86_core *core, const struct x86_tlb_entry *entry, uint64_t linear, unsigned size)

@@ -92,6 +92,12 @@ void x86_probe_read(struct x86_core *core, uint64_t linear, unsigned length);
 uint64_t x86_load_system(struct x86_core *core, uint64_t linear, unsigned size);
 void x86_store_system(struct x86_core *core, uint64_t linear, unsigned size, uint64_t value);
 
+/* A store to, or load from, a stack that an event or a far transfer uses: `user` is a user-mode access at the current
+ * CPL of 3, else a supervisor access that SMAP does not hinder. Raises #PF.
+ * The address is canonical. */
+void x86_store_frame(struct x86_core *core, uint64_t linear, unsigned size, uint64_t value, bool user);
+uint64_t x86_load_frame(struct x86_core *core, uint64_t linear, unsigned size, bool user);
+
 /* For a read-modify-write of `size` (1 2 4 8 16) bytes: after it returns, the operand is readable and
  * writable and core->rmw says where the value is. The host address when it lies within one page of RAM:
  * work there, with the host's LOCK when the instruction has it; x86_rmw_end does the code-page

@@ -326,6 +326,16 @@ static void note_large(struct x86_core *core, uint64_t linear, uint64_t size)
         core->large_high = high;
 }
 
+/* True when a data breakpoint lies in the page: its accesses take the slow path, which checks. */
+static bool page_watched(const struct x86_cpu *cpu, uint64_t linear)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        if ((cpu->dr[7] >> (2 * i) & 3) && (cpu->dr[7] >> (16 + 4 * i) & 1) && (cpu->dr[i] ^ linear) >> 12 == 0)
+            return true;
+    }
+    return false;
+}
+
 static void set_entry(struct x86_core *core, struct x86_tlb_entry *entry, uint64_t linear, enum x86_access access,
                       const struct x86_translation *t)
 {
@@ -333,21 +343,26 @@ static void set_entry(struct x86_core *core, struct x86_tlb_entry *entry, uint64
     struct x86_page page;
     entry->read_tag = entry->write_tag = entry->exec_tag = X86_TLB_NONE;
     entry->gpa = t->gpa & ~UINT64_C(4095);
+    entry->flags = NULL;
     entry->global = t->global;
+    entry->watched = false;
     entry->page_shift = (uint8_t)__builtin_ctzll(t->page_size);
     if (!core->env->page(core->owner, entry->gpa, &page))
         return;
     entry->addend = (uintptr_t)page.host - (uintptr_t)tag;
     entry->flags = page.flags;
-    if (t->readable)
-        entry->read_tag = tag;
     if (t->executable)
         entry->exec_tag = tag;
+    entry->watched = (core->cpu.dr[7] & 0xff) && page_watched(&core->cpu, linear);
+    if (access == X86_WRITE && !page.read_only && !(__atomic_load_n(page.flags, __ATOMIC_RELAXED) & X86_PAGE_DIRTY))
+        __atomic_or_fetch(page.flags, X86_PAGE_DIRTY, __ATOMIC_SEQ_CST);
+    if (entry->watched)
+        return;
+    if (t->readable)
+        entry->read_tag = tag;
     if (!t->writable || page.read_only)
         return;
     /* A read takes the store permission along only where the page counts as dirty already. */
-    if (access == X86_WRITE && !(__atomic_load_n(page.flags, __ATOMIC_RELAXED) & X86_PAGE_DIRTY))
-        __atomic_or_fetch(page.flags, X86_PAGE_DIRTY, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(page.flags, __ATOMIC_RELAXED) & X86_PAGE_DIRTY)
         entry->write_tag = tag;
 }
