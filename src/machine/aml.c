@@ -133,7 +133,7 @@ static unsigned hex_digit(char c)
 
 void aml_eisa_id(struct aml *aml, const char *id)
 {
-    uint32_t vendor = (id[0] - 0x40u) << 10 | (id[1] - 0x40u) << 5 | (id[2] - 0x40u);
+    uint32_t vendor = (uint32_t)((id[0] - '@') << 10 | (id[1] - '@') << 5 | (id[2] - '@'));
     uint32_t product = hex_digit(id[3]) << 12 | hex_digit(id[4]) << 8 | hex_digit(id[5]) << 4 | hex_digit(id[6]);
     put_int(aml, OP_DWORD, 1);
     put_int(aml, __builtin_bswap32(vendor << 16 | product), 4);

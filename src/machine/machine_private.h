@@ -1,0 +1,122 @@
+/* machine_private.h - the machine's parts, for the files of this folder.
+ *
+ * Locks, in the order they may be taken: `lock` (the board's: around every device access and timer
+ * callback), then `end_lock`. Engine calls that are allowed from any thread may be made with `lock` held. */
+#ifndef VENEER_MACHINE_PRIVATE_H
+#define VENEER_MACHINE_PRIVATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/clock.h"
+#include "base/loop.h"
+#include "device/bus/bus.h"
+#include "device/irq/irqchip.h"
+#include "machine/machine.h"
+#include "memory/ram.h"
+
+/* The guest-physical map. */
+#define BOARD_LOW_RAM_MAX UINT64_C(0xc0000000)
+#define BOARD_WINDOW32_BASE 0xc0000000u /* PCI memory */
+#define BOARD_WINDOW32_SIZE 0x20000000u
+#define BOARD_ECAM_BASE 0xe0000000u
+#define BOARD_HIGH_RAM_BASE UINT64_C(0x100000000)
+#define BOARD_WINDOW64_BASE UINT64_C(0x8000000000) /* within the 40 bits that the CPU model has */
+#define BOARD_WINDOW64_SIZE UINT64_C(0x4000000000)
+#define BOARD_RAM_MAX (BOARD_LOW_RAM_MAX + (BOARD_WINDOW64_BASE - BOARD_HIGH_RAM_BASE))
+#define BOARD_ADDRESS_LIMIT (UINT64_C(1) << 52)
+
+/* Ports. */
+#define BOARD_PM_BASE 0x600u
+#define BOARD_PVPANIC 0x505u
+#define BOARD_PCI_IO_BASE 0xc000u
+#define BOARD_PCI_IO_SIZE 0x4000u
+#define BOARD_COM1 0x3f8u
+#define BOARD_COM1_IRQ 4u
+#define BOARD_SCI_IRQ 9u
+
+#define BOARD_DEVICES 16u
+#define CONSOLE_LINE 256u
+
+/* What others ask of a vCPU's thread; bits of vcpu.requests, changed with the board's lock held. */
+#define VCPU_REQUEST_INIT 0x1u
+#define VCPU_REQUEST_SIPI 0x2u
+
+struct vcpu {
+    struct machine *machine;
+    unsigned index;
+    struct engine_vcpu *engine;
+    pthread_t thread;
+    bool started;
+    bool wait_for_sipi; /* its own thread's */
+    _Atomic unsigned requests;
+    uint8_t sipi_vector;
+    _Atomic int wake; /* futex: 0, 1 = look again, -1 = asleep; see vcpu.c */
+    _Atomic uint64_t tsc_offset; /* as last known: what the guest's TSC is ahead of the host's */
+    _Atomic uint64_t halts;
+};
+
+struct machine {
+    struct machine_config config;
+    struct ram ram;
+    struct x86_cpuid cpuid;
+    uint64_t tsc_hz;
+    const struct engine_ops *engine;
+    struct engine_vm *vm;
+    struct loop *loop;
+    struct clock loop_clock, clock; /* the loop's, and the one devices get: its timers take `lock` */
+    pthread_mutex_t lock;
+
+    struct bus *ports, *mmio;
+    struct irqchip *irqchip; /* NULL when the engine has its own */
+    struct device *uart, *kvmclock; /* among the devices below */
+    struct device *device[BOARD_DEVICES];
+    unsigned devices;
+
+    struct vcpu vcpu[MACHINE_VCPUS_MAX];
+
+    /* The console's current line, and the last that spoke of a panic. */
+    char line[CONSOLE_LINE];
+    size_t line_used;
+    char panic_text[CONSOLE_LINE];
+
+    pthread_mutex_t end_lock;
+    struct machine_result result; /* valid once `ended` */
+    _Atomic bool ended;
+    _Atomic uint64_t port_accesses, mmio_accesses, msr_accesses, interrupts;
+};
+
+/* board.c: makes and frees the buses and devices, and loads the kernel. */
+int board_create(struct machine *machine, struct error *error);
+void board_destroy(struct machine *machine);
+/* The memory map, ACPI tables and kernel; fills the first vCPU's state. */
+int board_boot(struct machine *machine, struct x86_cpu *cpu, struct error *error);
+
+/* board_clock.c: a clock over machine->loop_clock whose timers take the board's lock. */
+struct clock board_clock(struct machine *machine);
+
+/* board_access.c */
+extern const struct engine_machine_ops board_engine_ops;
+
+/* vcpu.c: starts a vCPU's thread. */
+int vcpu_start(struct vcpu *vcpu, struct error *error);
+/* Makes the vCPU's thread look around: requests, or the machine's end. Any thread. */
+void vcpu_wake(struct vcpu *vcpu);
+/* What irqchip asks; the board's lock is held. owner: the machine. */
+void vcpu_interrupt(void *owner, unsigned index);
+void vcpu_nmi(void *owner, unsigned index);
+void vcpu_init(void *owner, unsigned index);
+void vcpu_sipi(void *owner, unsigned index, uint8_t vector);
+uint64_t vcpu_tsc(void *owner, unsigned index);
+
+/* machine.c: ends the machine; the first end counts. Any thread, with or without the board's lock. */
+void machine_finish(struct machine *machine, enum machine_end end, int status, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+/* As the guest's reset or shutdown: a panic when the console told of one, else `end`. */
+void machine_guest_died(struct machine *machine, enum machine_end end, const char *text);
+
+/* console.c: what the guest sent to its first serial port. */
+void console_transmit(void *owner, const uint8_t *bytes, size_t length);
+void console_room(void *owner);
+
+#endif
