@@ -1,0 +1,18 @@
+# Bash completion for veneer.
+_veneer() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
+    if [ "$COMP_CWORD" = 1 ]; then
+        mapfile -t COMPREPLY < <(compgen -W 'run engines --help --version' -- "$word")
+        return
+    fi
+    case ${COMP_WORDS[1]}:$before in
+    run:--kernel | run:--initrd) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
+    run:--engine) mapfile -t COMPREPLY < <(compgen -W "auto $(veneer engines 2>/dev/null | sed -n 's/^[* ] \([a-z]*\) .*/\1/p')" -- "$word") ;;
+    run:--cpu) mapfile -t COMPREPLY < <(compgen -W 'default host' -- "$word") ;;
+    run:--console) mapfile -t COMPREPLY < <(compgen -W 'stdio none unix: file:' -- "$word") ;;
+    run:--cpus | run:--memory | run:--append | run:--debug-exit) COMPREPLY=() ;;
+    run:*) mapfile -t COMPREPLY < <(compgen -W '--kernel --initrd --append --cpus --memory --engine --cpu --console --debug-exit --stats --help' -- "$word") ;;
+    engines:*) mapfile -t COMPREPLY < <(compgen -W '--help' -- "$word") ;;
+    esac
+}
+complete -F _veneer veneer

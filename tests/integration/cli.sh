@@ -1,0 +1,62 @@
+#!/bin/sh
+# Usage errors: every bad value gets status 2 and an error that names the value, the reason and the accepted
+# form; files that are no kernels get status 1 and an error that names the file. Usage: cli.sh VENEER
+set -u
+veneer=$1
+failures=0
+count=0
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+head -c 100000 /dev/urandom >"$dir/random"
+: >"$dir/empty"
+
+# expect STATUS 'TEXT' ARG...: veneer ARG... ends with STATUS and its standard error holds TEXT.
+expect() {
+    want=$1
+    text=$2
+    shift 2
+    "$veneer" "$@" >"$dir/out" 2>"$dir/err" </dev/null
+    got=$?
+    count=$((count + 1))
+    if [ "$got" != "$want" ] || ! grep -qF -- "$text" "$dir/err"; then
+        failures=$((failures + 1))
+        echo "veneer $*: status $got (due: $want), error: $(cat "$dir/err") (due: $text)"
+    fi
+}
+
+expect 2 'usage: veneer'
+expect 2 "there is no command 'walk'" walk
+expect 2 'run needs --kernel' run
+expect 2 "there is no option '--kernal'" run --kernal x
+expect 2 "option '--kernel' needs a value" run --kernel
+expect 2 "option '--cpus': '0' is out of range; give a number from 1 to 16" run --cpus 0
+expect 2 "option '--cpus': '17' is out of range" run --cpus 17
+expect 2 "option '--cpus': 'two' is not a number" run --cpus=two
+expect 2 "option '--cpus': '-1' is not a number" run --cpus -1
+expect 2 "option '--cpus': '99999999999999999999' is not a number" run --cpus 99999999999999999999
+expect 2 "option '--memory': '12Q' has an unknown unit; give a number with K, M, G or T" run --memory 12Q
+expect 2 "option '--memory': '99999999999T' is too large" run --memory 99999999999T
+expect 2 "option '--memory': '1K' is too little; give at least 1M" run --memory 1K
+expect 2 "option '--memory': '' is not a size" run --memory ''
+expect 2 "option '--engine': 'warp' is no engine; give one of auto" run --engine warp
+expect 2 "option '--cpu': 'z80' is no CPU model; give default or host" run --cpu z80
+expect 2 "option '--console': 'tty' is no console; give stdio, none, unix:PATH or file:PATH" run --console tty
+expect 2 "option '--console': 'file:' lacks the path" run --console file:
+expect 2 "option '--console': 'unix:$(printf %0200d 0)' has a path too long" run --console "unix:$(printf %0200d 0)"
+expect 2 "option '--debug-exit': '65536' is out of range" run --debug-exit 65536
+expect 2 "option '--stats' takes no value, but was given 'yes'" run --stats=yes
+expect 2 "'extra': this command takes options only" run --kernel x extra
+expect 2 "'all': this command takes no operand" engines all
+expect 1 "$dir/none" run --engine interpret --kernel "$dir/none"
+expect 1 "$dir/random" run --engine interpret --kernel "$dir/random"
+expect 1 "$dir/empty" run --engine interpret --kernel "$dir/empty"
+expect 1 "$dir" run --engine interpret --kernel "$dir"
+expect 1 "console file '$dir/none/x'" run --engine interpret --kernel "$dir/random" --console "file:$dir/none/x"
+expect 1 "console socket '$dir/random'" run --engine interpret --kernel "$dir/random" --console "unix:$dir/random"
+expect 0 '' --help
+expect 0 '' --version
+expect 0 '' run --help
+expect 0 '' engines
+expect 0 '' engines --help
+echo "$count invocations, $failures failures"
+[ $failures = 0 ]
