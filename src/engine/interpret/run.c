@@ -3,8 +3,6 @@
  * run_blocks is the fast part: look up the block at RIP, execute its instructions, and go on while nothing
  * needs attention. What may change mode, privilege, interruptibility or activity ends a block that is not
  * `plain`, so only then, after an escape, and on core.attention, does at_boundary look at those. */
-#include <string.h>
-
 #include "engine/interpret/vcpu.h"
 #include "isa/x86/exception.h"
 #include "isa/x86/mem.h"
@@ -159,8 +157,9 @@ static void run_one(struct engine_vcpu *vcpu)
     execute(vcpu, block, 1);
 }
 
-/* Executes blocks until something needs a closer look. */
-static void run_blocks(struct engine_vcpu *vcpu)
+/* Executes blocks until something needs a closer look. A function of its own, since the compiler keeps
+ * nothing in registers across the code of one that calls setjmp. */
+static __attribute__((noinline)) void run_blocks(struct engine_vcpu *vcpu)
 {
     struct x86_core *core = &vcpu->core;
     bool plain = true;
@@ -223,22 +222,6 @@ static void attend(struct engine_vcpu *vcpu)
         vcpu->kicked = true;
 }
 
-/* An event that another engine, or a saved state, had accepted but not delivered. */
-static void deliver_left_over(struct engine_vcpu *vcpu)
-{
-    struct x86_core *core = &vcpu->core;
-    struct x86_event event = core->cpu.event;
-    memset(&core->cpu.event, 0, sizeof(core->cpu.event));
-    if (event.external) {
-        x86_deliver_interrupt(core, event.vector);
-        return;
-    }
-    core->raised = event;
-    core->raised_cr2 = core->cpu.cr2;
-    core->raised_dr6 = 0;
-    x86_deliver_raised(core);
-}
-
 static void deliver_interrupts(struct engine_vcpu *vcpu)
 {
     struct x86_core *core = &vcpu->core;
@@ -273,7 +256,7 @@ static bool at_boundary(struct engine_vcpu *vcpu, struct engine_exit *ret_exit)
         return true;
     }
     if (cpu->event.valid)
-        deliver_left_over(vcpu);
+        x86_deliver_pending(&vcpu->core);
     if (cpu->activity == X86_RUNNING || cpu->activity == X86_HALTED)
         deliver_interrupts(vcpu);
     if (__builtin_expect(cpu->activity == X86_RUNNING, 1))
@@ -283,7 +266,7 @@ static bool at_boundary(struct engine_vcpu *vcpu, struct engine_exit *ret_exit)
 }
 
 /* Goes on until an exit; escapes land in vcpu_run. */
-static void run_until_exit(struct engine_vcpu *vcpu, struct engine_exit *ret_exit)
+static __attribute__((noinline)) void run_until_exit(struct engine_vcpu *vcpu, struct engine_exit *ret_exit)
 {
     struct x86_core *core = &vcpu->core;
     while (!at_boundary(vcpu, ret_exit)) {
