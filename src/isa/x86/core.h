@@ -117,6 +117,7 @@ struct x86_core {
     /* Set by any thread to make the runner look up between blocks (interrupt, kick, shootdown). */
     _Atomic uint32_t attention;
 
+    bool step_done;    /* the last instruction took its single step with it (INT n, SYSCALL that masks TF) */
     bool rf_loaded;    /* the last instruction loaded RF (IRET): it holds for one more */
     uint8_t phys_bits; /* MAXPHYADDR, kept by x86_core_attach */
     uint64_t large_low, large_high; /* linear range that holds all large pages met since the last full flush */

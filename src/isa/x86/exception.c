@@ -386,6 +386,7 @@ static bool redirect_v86(struct x86_core *core, uint8_t vector)
 void x86_software_interrupt(struct x86_core *core, uint8_t vector, bool is_int3_or_into, bool is_int1)
 {
     struct delivery e = {.vector = vector, .flags = core->cpu.rflags, .soft = !is_int1};
+    core->step_done = true;
     if (x86_v86(&core->cpu) && !is_int3_or_into && !is_int1) {
         if (redirect_v86(core, vector))
             return;
@@ -414,8 +415,9 @@ bool x86_after_insn_debug(struct x86_core *core, bool traced)
     if (core->cpu.mov_ss_shadow) /* held back until after the next instruction; a single step is lost */
         return false;
     core->pending_dr6 = 0;
-    if (traced)
+    if (traced && !core->step_done)
         dr6 |= X86_DR6_BS;
+    core->step_done = false;
     if (dr6)
         deliver_debug(core, dr6);
     else
@@ -427,7 +429,7 @@ bool x86_before_insn_debug(struct x86_core *core)
 {
     const struct x86_cpu *cpu = &core->cpu;
     uint64_t rip = cpu->reg[X86_RIP] + (core->mode == X86_CODE64 ? 0 : cpu->seg[X86_CS].base), hits = 0;
-    core->rf_loaded = false;
+    core->rf_loaded = core->step_done = false;
     if ((cpu->rflags & X86_FLAG_RF) || !(cpu->dr[7] & 0xff) || cpu->mov_ss_shadow)
         return false;
     if (core->mode != X86_CODE64)

@@ -382,7 +382,8 @@ uint64_t x86_pop(struct x86_core *core, unsigned size)
 /* The entry for fetching at linear, or NULL with the result of x86_tlb_try_fill. */
 static const struct x86_tlb_entry *fetch_entry(struct x86_core *core, uint64_t linear, int *ret_rc, uint32_t *ret_error)
 {
-    enum x86_tlb_context context = x86_cpl(&core->cpu) == 3 ? X86_TLB_USER : X86_TLB_SUPERVISOR;
+    /* The explicit context, so that the runner finds the entry at x86_tlb_slot. */
+    enum x86_tlb_context now = explicit_context(core), context = now == X86_TLB_USER_ALIGN ? X86_TLB_USER : now;
     struct x86_tlb_entry *entry = &core->tlb[context][(linear >> 12) % X86_TLB_ENTRIES];
     *ret_rc = 0;
     if (entry->exec_tag == (linear & ~UINT64_C(4095)))
