@@ -1,0 +1,22 @@
+/* probe.h - can KVM be used here, and is it worth it? */
+#ifndef VENEER_ENGINE_KVM_PROBE_H
+#define VENEER_ENGINE_KVM_PROBE_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+/* Opens /dev/kvm and checks the API version and every extension the engine needs. Returns a descriptor
+ * (the caller's), or a negative errno and one sentence that says what is missing. */
+int kvm_open(struct error *error);
+
+/* engine_ops.probe: 0, or a negative errno and why not. */
+int kvm_probe(struct error *error);
+
+/* True when the KVM here has no hardware under it and emulates kernel code one instruction at a time:
+ * found by timing a short ring-0 loop in a scratch VM (20 ms at most on what was measured). *ret_ns gets
+ * the nanoseconds an instruction took, 0 for less than one. False when KVM cannot be used at all.
+ * The answer is measured once a process; any thread. */
+bool engine_kvm_is_software(unsigned *ret_ns);
+
+#endif
