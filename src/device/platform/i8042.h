@@ -1,7 +1,7 @@
 /* i8042.h - the keyboard controller, with nothing attached: what guests probe, A20 and reset.
  *
  * Ports 0x60 (region I8042_REGION_DATA) and 0x64 (I8042_REGION_COMMAND), a byte each. A keyboard or mouse
- * command is answered as by an empty connector: not at all. */
+ * command is answered as the controller does for an empty connector: time-out (0xFE, status bit 6). */
 #ifndef VENEER_DEVICE_PLATFORM_I8042_H
 #define VENEER_DEVICE_PLATFORM_I8042_H
 
