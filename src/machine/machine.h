@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "base/error.h"
+#include "base/stream.h"
 #include "engine/engine.h"
 
 struct machine;
@@ -65,6 +66,14 @@ void machine_stop(struct machine *machine);
 size_t machine_console_input(struct machine *machine, const void *bytes, size_t length);
 /* Prints what the engine and the board counted, "name value" a line. */
 void machine_stats(struct machine *machine, FILE *out);
+
+/* Writes the whole state of a machine that does not run: after machine_run ended with MACHINE_END_STOPPED, or before
+ * it. Returns 0 or a negative errno. */
+int machine_save(struct machine *machine, struct stream *stream, struct error *error);
+/* Takes over a state saved from a machine with as many vCPUs and as much memory, before machine_run. The stream may
+ * be hostile. After a failure the machine may only be destroyed. */
+int machine_load(struct machine *machine, struct stream *stream, struct error *error);
+
 /* NULL is allowed. */
 void machine_destroy(struct machine *machine);
 
