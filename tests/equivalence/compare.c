@@ -1,0 +1,258 @@
+/* compare.c - compares two results and prints what differs. */
+#include "compare.h"
+
+#include <string.h>
+
+#define CF X86_FLAG_CF
+#define PF X86_FLAG_PF
+#define AF X86_FLAG_AF
+#define ZF X86_FLAG_ZF
+#define SF X86_FLAG_SF
+#define OF X86_FLAG_OF
+
+/* Flags left undefined, by mnemonic: the "Flags Affected" section of each instruction's page in SDM 2. */
+static const struct {
+    ZydisMnemonic mnemonic;
+    uint64_t flags;
+} undefined[] = {
+    {ZYDIS_MNEMONIC_AND, AF},
+    {ZYDIS_MNEMONIC_OR, AF},
+    {ZYDIS_MNEMONIC_XOR, AF},
+    {ZYDIS_MNEMONIC_TEST, AF},
+    {ZYDIS_MNEMONIC_MUL, SF | ZF | AF | PF},
+    {ZYDIS_MNEMONIC_IMUL, SF | ZF | AF | PF},
+    {ZYDIS_MNEMONIC_DIV, CF | PF | AF | ZF | SF | OF},
+    {ZYDIS_MNEMONIC_IDIV, CF | PF | AF | ZF | SF | OF},
+    {ZYDIS_MNEMONIC_BSF, CF | PF | AF | SF | OF},
+    {ZYDIS_MNEMONIC_BSR, CF | PF | AF | SF | OF},
+    {ZYDIS_MNEMONIC_BT, OF | SF | AF | PF},
+    {ZYDIS_MNEMONIC_BTS, OF | SF | AF | PF},
+    {ZYDIS_MNEMONIC_BTR, OF | SF | AF | PF},
+    {ZYDIS_MNEMONIC_BTC, OF | SF | AF | PF},
+    {ZYDIS_MNEMONIC_AAA, OF | SF | ZF | PF},
+    {ZYDIS_MNEMONIC_AAS, OF | SF | ZF | PF},
+    {ZYDIS_MNEMONIC_AAD, OF | AF | CF},
+    {ZYDIS_MNEMONIC_AAM, OF | AF | CF},
+    {ZYDIS_MNEMONIC_DAA, OF},
+    {ZYDIS_MNEMONIC_DAS, OF},
+    {ZYDIS_MNEMONIC_ANDN, AF | PF},
+    {ZYDIS_MNEMONIC_BLSR, AF | PF},
+    {ZYDIS_MNEMONIC_BLSI, AF | PF},
+    {ZYDIS_MNEMONIC_BLSMSK, AF | PF},
+    {ZYDIS_MNEMONIC_BZHI, AF | PF},
+    {ZYDIS_MNEMONIC_BEXTR, AF | SF | PF},
+    {ZYDIS_MNEMONIC_LZCNT, OF | SF | PF | AF},
+    {ZYDIS_MNEMONIC_TZCNT, OF | SF | PF | AF},
+};
+
+/* Shifts and rotates: the count decides. SDM 2, "SAL/SAR/SHL/SHR", "RCL/RCR/ROL/ROR", "SHLD", "SHRD". */
+static uint64_t undefined_by_count(const struct eq_insn *i, const struct eq_state *before)
+{
+    bool twice = i->insn.mnemonic == ZYDIS_MNEMONIC_SHLD || i->insn.mnemonic == ZYDIS_MNEMONIC_SHRD;
+    const ZydisDecodedOperand *o = &i->operand[twice ? 2 : 1];
+    unsigned width = i->operand[0].size;
+    uint64_t count = o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? o->imm.value.u : before->gpr[X86_RCX];
+    uint64_t flags = 0;
+
+    count &= width == 64 ? 63 : 31;
+    if (count == 0)
+        return 0;
+    if (count != 1)
+        flags |= OF;
+    switch ((int)i->insn.mnemonic) {
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR: return flags | AF | (count >= width ? CF : 0);
+    case ZYDIS_MNEMONIC_SAR: return flags | AF;
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD: return count > width ? X86_FLAGS_ARITH : flags | AF;
+    default: return flags;
+    }
+}
+
+uint64_t eq_undefined_flags(const struct eq_insn *insn, const struct eq_state *before)
+{
+    switch ((int)insn->insn.mnemonic) {
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
+    case ZYDIS_MNEMONIC_ROL:
+    case ZYDIS_MNEMONIC_ROR:
+    case ZYDIS_MNEMONIC_RCL:
+    case ZYDIS_MNEMONIC_RCR:
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD: return undefined_by_count(insn, before);
+    default: break;
+    }
+    for (unsigned i = 0; i < sizeof undefined / sizeof *undefined; i++)
+        if (undefined[i].mnemonic == insn->insn.mnemonic)
+            return undefined[i].flags;
+    return 0;
+}
+
+/* FOP, FIP and FDP are kept or not by vendor (SDM 1, 8.1.8; APM 2, 11.4.4), and an instruction run on
+ * the host has its host address there. MXCSR_MASK is the model's. */
+static bool fx_ignored(unsigned byte) { return byte == 5 || (byte >= 6 && byte < 24) || (byte >= 28 && byte < 32); }
+
+static bool same_fx(const uint8_t *a, const uint8_t *b)
+{
+    for (unsigned i = 0; i < 160; i++)
+        if (a[i] != b[i] && !fx_ignored(i) && (i < 32 || (i & 15) < 10))
+            return false;
+    return true;
+}
+
+static uint64_t flags_mask(const struct eq_result *r, uint64_t undefined_flags)
+{
+    return r->vector == 1 || r->vector == 3 ? ~undefined_flags : UINT64_MAX;
+}
+
+/* The host's kernel reports a not-present kernel address as protected, so as not to show its mappings. */
+static bool same_error(const struct eq_result *a, const struct eq_result *b)
+{
+    uint32_t hidden = a->vector == 14 && a->cr2 >= UINT64_C(0x7ffffffff000) ? 1 : 0;
+
+    return ((a->error_code ^ b->error_code) & ~hidden) == 0;
+}
+
+bool eq_same(const struct eq_result *a, const struct eq_result *b, uint64_t undefined_flags)
+{
+    const struct eq_state *s = &a->state, *t = &b->state;
+
+    return memcmp(s->gpr, t->gpr, sizeof s->gpr) == 0 && s->rip == t->rip &&
+           ((s->rflags ^ t->rflags) & flags_mask(a, undefined_flags)) == 0 && s->fs_base == t->fs_base &&
+           s->gs_base == t->gs_base && memcmp(s->seg, t->seg, sizeof s->seg) == 0 && same_fx(s->fx, t->fx) &&
+           memcmp(s->ymm, t->ymm, sizeof s->ymm) == 0 && a->vector == b->vector && same_error(a, b) &&
+           a->cr2 == b->cr2 && a->stuck == b->stuck;
+}
+
+/* ---- printing ---- */
+
+static void print_bytes(FILE *to, const uint8_t *bytes, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        fprintf(to, "%02x", bytes[n - 1 - i]);
+}
+
+static void print_code(FILE *to, const struct eq_case *c)
+{
+    ZydisMachineMode mode = c->code32 ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32 : ZYDIS_MACHINE_MODE_LONG_64;
+
+    for (unsigned at = 0; at < c->length;) {
+        ZydisDisassembledInstruction d;
+
+        if (!ZYAN_SUCCESS(ZydisDisassembleIntel(mode, c->address + at, c->code + at, c->length - at, &d)) ||
+            d.info.length == 0) {
+            fprintf(to, "  %#llx: %02x (no instruction)\n", (unsigned long long)(c->address + at), c->code[at]);
+            at++;
+            continue;
+        }
+        fprintf(to, "  %#llx: ", (unsigned long long)(c->address + at));
+        for (unsigned i = 0; i < d.info.length; i++)
+            fprintf(to, "%02x", c->code[at + i]);
+        fprintf(to, "  %s\n", d.text);
+        at += d.info.length;
+    }
+}
+
+static void print_u64(FILE *to, const char *name, uint64_t before, uint64_t a, uint64_t b, bool always)
+{
+    if (always || a != before || a != b)
+        fprintf(to, "  %c %-8s %016llx -> %016llx | %016llx\n", a != b ? '*' : ' ', name, (unsigned long long)before,
+                (unsigned long long)a, (unsigned long long)b);
+}
+
+static void print_wide(FILE *to, const char *name, unsigned number, const uint8_t *before, const uint8_t *a,
+                       const uint8_t *b, unsigned n)
+{
+    if (memcmp(a, before, n) == 0 && memcmp(a, b, n) == 0)
+        return;
+    fprintf(to, "  %c %s%u ", memcmp(a, b, n) != 0 ? '*' : ' ', name, number);
+    print_bytes(to, before, n);
+    fprintf(to, "\n         -> ");
+    print_bytes(to, a, n);
+    fprintf(to, "\n          | ");
+    print_bytes(to, b, n);
+    fprintf(to, "\n");
+}
+
+static uint64_t fx_word(const struct eq_state *s, unsigned at, unsigned size)
+{
+    uint64_t value = 0;
+
+    memcpy(&value, s->fx + at, size);
+    return value;
+}
+
+static void print_states(FILE *to, const struct eq_case *c, const struct eq_state *a, const struct eq_state *b,
+                         uint64_t mask)
+{
+    static const char *const names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                          "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+    static const char *const segs[X86_SEGS] = {"es", "cs", "ss", "ds", "fs", "gs"};
+    const struct eq_state *s = &c->state;
+
+    for (unsigned i = 0; i < 16; i++)
+        print_u64(to, names[i], s->gpr[i], a->gpr[i], b->gpr[i], true);
+    print_u64(to, "rip", s->rip, a->rip, b->rip, true);
+    print_u64(to, "rflags", s->rflags, a->rflags & mask, b->rflags & mask, true);
+    print_u64(to, "fs_base", s->fs_base, a->fs_base, b->fs_base, true);
+    print_u64(to, "gs_base", s->gs_base, a->gs_base, b->gs_base, true);
+    for (unsigned i = 0; i < X86_SEGS; i++)
+        print_u64(to, segs[i], s->seg[i], a->seg[i], b->seg[i], false);
+    print_u64(to, "fcw", fx_word(s, 0, 2), fx_word(a, 0, 2), fx_word(b, 0, 2), false);
+    print_u64(to, "fsw", fx_word(s, 2, 2), fx_word(a, 2, 2), fx_word(b, 2, 2), false);
+    print_u64(to, "ftw", fx_word(s, 4, 1), fx_word(a, 4, 1), fx_word(b, 4, 1), false);
+    print_u64(to, "mxcsr", fx_word(s, 24, 4), fx_word(a, 24, 4), fx_word(b, 24, 4), false);
+    for (unsigned i = 0; i < 8; i++)
+        print_wide(to, "st", i, s->fx + 32 + 16 * i, a->fx + 32 + 16 * i, b->fx + 32 + 16 * i, 10);
+    for (unsigned i = 0; i < 16; i++)
+        print_wide(to, "ymm", i, s->ymm[i], a->ymm[i], b->ymm[i], 32);
+}
+
+static void print_vector_inputs(FILE *to, const struct eq_case *c)
+{
+    fprintf(to, "  before: fcw %llx fsw %llx ftw %llx mxcsr %llx\n", (unsigned long long)fx_word(&c->state, 0, 2),
+            (unsigned long long)fx_word(&c->state, 2, 2), (unsigned long long)fx_word(&c->state, 4, 1),
+            (unsigned long long)fx_word(&c->state, 24, 4));
+    for (unsigned i = 0; i < 8; i++) {
+        fprintf(to, "  st%u ", i);
+        print_bytes(to, c->state.fx + 32 + 16 * i, 10);
+        fprintf(to, "   ymm%u ", i);
+        print_bytes(to, c->state.ymm[i], 32);
+        fprintf(to, "   ymm%u ", i + 8);
+        print_bytes(to, c->state.ymm[i + 8], 32);
+        fprintf(to, "\n");
+    }
+}
+
+static void print_memory(FILE *to, uint8_t *const image[2])
+{
+    unsigned shown = 0, different = 0;
+
+    for (unsigned i = 0; i < EQ_IMAGE_SIZE; i += 8) {
+        if (memcmp(image[0] + i, image[1] + i, 8) == 0)
+            continue;
+        different++;
+        if (shown++ >= 8)
+            continue;
+        fprintf(to, "  * image page %u + %03x: ", i / EQ_PAGE, i % EQ_PAGE);
+        print_bytes(to, image[0] + i, 8);
+        fprintf(to, " | ");
+        print_bytes(to, image[1] + i, 8);
+        fprintf(to, "\n");
+    }
+    if (different > shown)
+        fprintf(to, "  * and %u more words of memory\n", different - shown);
+}
+
+void eq_print_difference(FILE *to, const struct eq_case *c, const struct eq_result result[2], uint8_t *const image[2],
+                         const char *const name[2], uint64_t undefined_flags)
+{
+    print_code(to, c);
+    for (unsigned i = 0; i < 2; i++)
+        fprintf(to, "  %s: vector %u error %#x cr2 %#llx%s\n", name[i], result[i].vector, result[i].error_code,
+                (unsigned long long)result[i].cr2, result[i].stuck ? " STUCK" : "");
+    print_vector_inputs(to, c);
+    print_states(to, c, &result[0].state, &result[1].state, flags_mask(&result[0], undefined_flags));
+    print_memory(to, image);
+}
