@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "isa/x86/core.h"
+#include "isa/x86/hostcode.h"
 
 int x86_decoder_init(struct x86_decoder *ret_decoder, const struct x86_cpuid *cpuid, struct error *error)
 {
@@ -36,8 +37,10 @@ int x86_decoder_init(struct x86_decoder *ret_decoder, const struct x86_cpuid *cp
 
 void x86_decoder_destroy(struct x86_decoder *decoder)
 {
-    if (decoder != NULL)
-        memset(decoder, 0, sizeof *decoder);
+    if (decoder == NULL)
+        return;
+    x86_hostcode_free(decoder->host);
+    memset(decoder, 0, sizeof *decoder);
 }
 
 unsigned x86_register_number(ZydisRegister reg)
@@ -158,7 +161,6 @@ static void fill_operands(const struct x86_zydis *z, struct x86_insn *insn)
 
 /* Families that are not linked in: what they would execute raises #UD. */
 #pragma weak x86_select_system
-#pragma weak x86_select_vector
 
 static x86_exec_fn *select_exec(const struct x86_zydis *z, struct x86_insn *insn)
 {
@@ -169,7 +171,7 @@ static x86_exec_fn *select_exec(const struct x86_zydis *z, struct x86_insn *insn
     exec = x86_select_integer(z, insn);
     if (exec == NULL && x86_select_system)
         exec = x86_select_system(z, insn);
-    if (exec == NULL && x86_select_vector)
+    if (exec == NULL)
         exec = x86_select_vector(z, insn);
     return exec;
 }
