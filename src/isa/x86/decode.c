@@ -159,7 +159,7 @@ static void fill_operands(const struct x86_zydis *z, struct x86_insn *insn)
         fill_memory(z, memory, insn);
 }
 
-/* Families that are not linked in: what they would execute raises #UD. */
+/* Where the system family is not linked in, what it would execute raises #UD. */
 #pragma weak x86_select_system
 
 static x86_exec_fn *select_exec(const struct x86_zydis *z, struct x86_insn *insn)
