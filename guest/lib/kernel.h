@@ -24,6 +24,8 @@ void print(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* One check: "ok NAME" or "FAIL NAME: text". */
 void check(bool passed, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void check_equal(const char *name, u64 got, u64 want);
+/* check_equal, but skipped under TCG, for the reason given. */
+void check_equal_not_tcg(const char *name, u64 got, u64 want, const char *why);
 /* A check that this machine cannot make: prints "skip NAME: why"; it counts neither way. */
 void skip(const char *name, const char *why);
 /* Ends the VM with status 0, or 1 when a check failed. */
@@ -180,6 +182,7 @@ struct code {
 #define KSTACK 0x100000010000ull /* top of the stack; the page below is mapped */
 #define USTACK 0x200000010000ull
 #define UDATA 0x200000020000ull /* four user pages, writable, zeroed by nobody */
+#define KCODE32 0x71000000ull   /* KCODE's page again, below 4 GiB */
 #define UCODE32 0x70000000ull   /* UCODE's page again, and a stack, for 32-bit code */
 #define USTACK32 0x70010000ull
 #define UDATA32 0x70020000ull /* UDATA again */
@@ -191,6 +194,8 @@ struct frame code_frame(const struct code *code, unsigned ring);
 struct trap run_code(const struct code *code, unsigned ring);
 /* Checks the vector and error code that ended a run; error -1: do not look. */
 void check_trap(const char *name, const struct trap *trap, unsigned vector, long error);
+/* check_trap, but skipped under TCG, for the reason given. */
+void check_trap_not_tcg(const char *name, const struct trap *trap, unsigned vector, long error, const char *why);
 
 struct gate {
     u16 offset0, selector;

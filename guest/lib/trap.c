@@ -109,6 +109,7 @@ static void map_code_pages(void)
     kernel_code = page_new();
     user_code = page_new();
     map(KCODE, (u64)kernel_code, PTE_P | PTE_W);
+    map(KCODE32, (u64)kernel_code, PTE_P | PTE_W);
     map(UCODE, (u64)user_code, PTE_P | PTE_W | PTE_U);
     map(UCODE32, (u64)user_code, PTE_P | PTE_W | PTE_U);
     map(KSTACK - 4096, (u64)page_new(), PTE_P | PTE_W);
@@ -149,6 +150,14 @@ void check_trap(const char *name, const struct trap *trap, unsigned vector, long
     check(passed, name, "vector %lu error %lx at %lx cr2 %lx, want %u error %lx", (unsigned long)trap->frame.vector,
           (unsigned long)trap->frame.error, (unsigned long)trap->frame.rip, (unsigned long)trap->cr2, vector,
           (unsigned long)error);
+}
+
+void check_trap_not_tcg(const char *name, const struct trap *trap, unsigned vector, long error, const char *why)
+{
+    if (under_tcg())
+        skip(name, why);
+    else
+        check_trap(name, trap, vector, error);
 }
 
 void kernel_start(void)
