@@ -254,6 +254,7 @@ static int interpret_vcpu_create(struct engine_vm *vm, unsigned index, struct en
     vcpu->core.env = &env_ops;
     vcpu->core.owner = vcpu;
     vcpu->core.cpuid = vm->config.cpuid;
+    vcpu->core.apic_id = index;
     x86_cpu_reset(&vcpu->core.cpu, index == 0);
     x86_core_attach(&vcpu->core);
     vm->vcpu[index] = vcpu;

@@ -113,6 +113,7 @@ struct x86_core {
     const struct x86_env_ops *env;
     void *owner; /* first argument of env's functions */
     const struct x86_cpuid *cpuid;
+    uint32_t apic_id; /* as CPUID tells it */
 
     /* Set by any thread to make the runner look up between blocks (interrupt, kick, shootdown). */
     _Atomic uint32_t attention;

@@ -351,48 +351,13 @@ void x86_deliver_pending(struct x86_core *core)
     deliver_guarded(core, &e);
 }
 
-/* Virtual-8086 mode with CR4.VME: INT n whose bit in the TSS's redirection bitmap is clear goes through the
- * interrupt table at linear 0, as in real mode. True when it did. Intel SDM 3B, section 21.3. */
-static bool redirect_v86(struct x86_core *core, uint8_t vector)
-{
-    struct x86_cpu *cpu = &core->cpu;
-    struct x86_frame frame;
-    bool virtual_if = ((cpu->rflags & X86_FLAG_IOPL) >> 12) < 3;
-    if (!(cpu->cr4 & X86_CR4_VME) || cpu->tr.limit < 103)
-        return false;
-    uint32_t map = (uint32_t)x86_load_system(core, cpu->tr.base + 102, 2);
-    if (map < 32 || map - 32 + vector / 8u > cpu->tr.limit)
-        return false;
-    if (x86_load_system(core, cpu->tr.base + map - 32 + vector / 8u, 1) >> vector % 8 & 1)
-        return false;
-    uint32_t target = (uint32_t)x86_load_frame(core, vector * 4u, 4, true);
-    uint64_t flags = cpu->rflags;
-    if (virtual_if) {
-        flags = (flags | X86_FLAG_IOPL) & ~(uint64_t)X86_FLAG_IF;
-        flags |= flags & X86_FLAG_VIF ? X86_FLAG_IF : 0;
-    }
-    x86_frame_current(core, 0, &frame);
-    x86_frame_push(core, &frame, 2, flags);
-    x86_frame_push(core, &frame, 2, cpu->seg[X86_CS].selector);
-    x86_frame_push(core, &frame, 2, cpu->reg[X86_RIP]);
-    cpu->reg[X86_RSP] = frame.sp;
-    x86_segment_v86(core, X86_CS, (uint16_t)(target >> 16));
-    cpu->reg[X86_RIP] = target & 0xffff;
-    cpu->rflags &= ~(uint64_t)(X86_FLAG_TF | X86_FLAG_NT | (virtual_if ? X86_FLAG_VIF : X86_FLAG_IF));
-    x86_mode_changed(core);
-    return true;
-}
-
 void x86_software_interrupt(struct x86_core *core, uint8_t vector, bool is_int3_or_into, bool is_int1)
 {
     struct delivery e = {.vector = vector, .flags = core->cpu.rflags, .soft = !is_int1};
     core->step_done = true;
-    if (x86_v86(&core->cpu) && !is_int3_or_into && !is_int1) {
-        if (redirect_v86(core, vector))
-            return;
-        if ((core->cpu.rflags & X86_FLAG_IOPL) != X86_FLAG_IOPL)
-            x86_raise_gp(core, 0);
-    }
+    if (x86_v86(&core->cpu) && !is_int3_or_into && !is_int1 &&
+        (core->cpu.rflags & X86_FLAG_IOPL) != X86_FLAG_IOPL)
+        x86_raise_gp(core, 0);
     deliver(core, &e);
 }
 

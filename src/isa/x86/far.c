@@ -360,14 +360,13 @@ static void set_flags(struct x86_core *core, uint64_t flags, uint64_t mask, unsi
 #define IRET_FLAGS                                                                                           \
     (X86_FLAGS_ARITH | X86_FLAG_TF | X86_FLAG_DF | X86_FLAG_NT | X86_FLAG_RF | X86_FLAG_AC | X86_FLAG_ID)
 
-/* Real-address mode, and virtual-8086 mode where IOPL or VME allows it. */
+/* Real-address mode, and virtual-8086 mode with IOPL 3. */
 static void iret_real(struct x86_core *core, unsigned opsize)
 {
     struct x86_frame frame;
     uint64_t mask = IRET_FLAGS | X86_FLAG_IF;
     bool v86 = x86_v86(&core->cpu);
-    bool virtual_if = v86 && (core->cpu.rflags & X86_FLAG_IOPL) != X86_FLAG_IOPL;
-    if (virtual_if && (!(core->cpu.cr4 & X86_CR4_VME) || opsize != 2))
+    if (v86 && (core->cpu.rflags & X86_FLAG_IOPL) != X86_FLAG_IOPL)
         x86_raise_gp(core, 0);
     x86_frame_current(core, 0, &frame);
     uint64_t rip = x86_frame_pop(core, &frame, opsize);
@@ -375,15 +374,8 @@ static void iret_real(struct x86_core *core, unsigned opsize)
     uint64_t flags = x86_frame_pop(core, &frame, opsize);
     if (rip > core->cpu.seg[X86_CS].limit)
         x86_raise_gp(core, 0);
-    if (virtual_if && ((flags & X86_FLAG_TF) || ((flags & X86_FLAG_IF) && (core->cpu.rflags & X86_FLAG_VIP))))
-        x86_raise_gp(core, 0);
     if (!v86)
         mask |= X86_FLAG_IOPL;
-    if (virtual_if) {
-        mask &= ~(uint64_t)X86_FLAG_IF;
-        core->cpu.rflags &= ~(uint64_t)X86_FLAG_VIF;
-        core->cpu.rflags |= flags & X86_FLAG_IF ? X86_FLAG_VIF : 0;
-    }
     core->cpu.reg[X86_RSP] = frame.sp;
     set_flags(core, flags, mask, opsize);
     set_code_real(core, selector, rip);
