@@ -203,7 +203,7 @@ static int map_windows(int fd)
         const struct eq_window *w = &eq_windows[i];
         int prot = PROT_READ | (w->prot & EQ_W ? PROT_WRITE : 0) | (w->prot & EQ_X ? PROT_EXEC : 0);
         void *want = (void *)(uintptr_t)w->linear; /* NOLINT: the address is the point */
-        void *at = mmap(want, EQ_PAGE, prot, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, w->page * EQ_PAGE);
+        void *at = mmap(want, EQ_PAGE, prot, MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_POPULATE, fd, w->page * EQ_PAGE);
 
         if (at != want) {
             fprintf(stderr, "equivalence: mapping the window at %#llx: %s\n", (unsigned long long)w->linear,

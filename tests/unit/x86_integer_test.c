@@ -120,6 +120,94 @@ static void test_move(void)
     CHECK_EQ(REG(RAX), 0xffffff01);
 }
 
+static void test_string(void)
+{
+    guest_reset(&guest);
+    REG(RSI) = GUEST_DATA;
+    REG(RDI) = GUEST_DATA + 3;
+    REG(RCX) = 10;
+    guest_put(&guest, GUEST_DATA, "abcdefghijklmnop", 16);
+    OK(0xf3, 0xa4); /* rep movsb onto itself: three bytes repeat */
+    CHECK(memcmp(guest.ram + GUEST_DATA, "abcabcabcabcanop", 16) == 0);
+    CHECK_EQ(REG(RSI), GUEST_DATA + 10);
+    CHECK_EQ(REG(RDI), GUEST_DATA + 13);
+    CHECK_EQ(REG(RCX), 0);
+
+    REG(RDI) = GUEST_RAM - 20; /* the last twelve of 32 bytes are not mapped */
+    REG(RCX) = 4;
+    REG(RAX) = UINT64_C(0x0807060504030201);
+    CHECK_EQ(STEP(0xf3, 0x48, 0xab), X86_PF); /* rep stosq */
+    CHECK_EQ(REG(RDI), GUEST_RAM - 4);
+    CHECK_EQ(REG(RCX), 2);
+    CHECK_EQ(guest.core->raised_cr2, GUEST_RAM);
+    CHECK_EQ(guest_read64(&guest, GUEST_RAM - 12), 0x0807060504030201);
+
+    REG(RDI) = GUEST_DATA;
+    REG(RCX) = 10000; /* more than one execution does: RIP stays */
+    REG(RIP) = GUEST_CODE;
+    OK(0xf3, 0xaa);
+    CHECK_EQ(REG(RIP), GUEST_CODE);
+    CHECK(guest.core->insn_end == NULL);
+    CHECK_EQ(REG(RCX) + (REG(RDI) - GUEST_DATA), 10000);
+    CHECK(REG(RCX) != 0 && REG(RCX) < 10000);
+
+    guest_put(&guest, GUEST_DATA, "needle", 7);
+    REG(RDI) = GUEST_DATA;
+    REG(RCX) = UINT64_MAX;
+    REG(RAX) = 0;
+    OK(0xf2, 0xae); /* repne scasb: strlen */
+    CHECK_EQ(~REG(RCX), 7);
+    CHECK(guest.core->cpu.rflags & X86_FLAG_ZF);
+    guest.core->cpu.rflags |= X86_FLAG_DF;
+    REG(RSI) = REG(RDI) = GUEST_DATA + 5;
+    REG(RCX) = 6;
+    OK(0xf3, 0xa6); /* repe cmpsb, downwards */
+    CHECK_EQ(REG(RCX), 0);
+    CHECK_EQ(REG(RSI), GUEST_DATA - 1);
+}
+
+static void test_code_page(void)
+{
+    guest_reset(&guest);
+    guest.code_written = 0;
+    guest.flags[GUEST_DATA / 4096] = X86_PAGE_CODE;
+    REG(RDI) = GUEST_DATA;
+    REG(RCX) = 3;
+    OK(0xf3, 0xab); /* rep stosd: each store is seen */
+    CHECK_EQ(guest.code_written, 3);
+    OK(0x01, 0x07); /* add [rdi], eax */
+    OK(0x50);       /* push rax: elsewhere */
+    CHECK_EQ(guest.code_written, 4);
+}
+
+static void test_exchange_and_divide(void)
+{
+    guest_reset(&guest);
+    REG(RDI) = GUEST_DATA + 8;
+    CHECK_EQ(STEP(0xf0, 0x48, 0x0f, 0xc7, 0x0f), X86_GP); /* lock cmpxchg16b, not aligned */
+    REG(RDI) = GUEST_DATA;
+    REG(RBX) = 1;
+    REG(RCX) = 2;
+    OK(0xf0, 0x48, 0x0f, 0xc7, 0x0f);
+    CHECK(guest.core->cpu.rflags & X86_FLAG_ZF);
+    CHECK_EQ(guest_read64(&guest, GUEST_DATA), 1);
+    CHECK_EQ(guest_read64(&guest, GUEST_DATA + 8), 2);
+    REG(RAX) = REG(RDX) = 0;
+    CHECK_EQ(STEP(0xf7, 0xf2), X86_DE); /* div edx */
+    REG(RAX) = UINT64_C(1) << 63;
+    REG(RDX) = UINT64_MAX;
+    REG(RCX) = UINT64_MAX;
+    CHECK_EQ(STEP(0x48, 0xf7, 0xf9), X86_DE); /* idiv rcx: -2^63 / -1 */
+    REG(RCX) = 10;
+    OK(0x48, 0xf7, 0xf9);
+    CHECK_EQ(REG(RAX), (uint64_t)(INT64_MIN / 10));
+    CHECK_EQ(REG(RDX), (uint64_t)(INT64_MIN % 10));
+    REG(RAX) = UINT64_MAX;
+    REG(RDI) = GUEST_DATA + 4096;
+    OK(0x48, 0x0f, 0xab, 0x07); /* bts [rdi], rax: bit -1 is in the quadword before */
+    CHECK_EQ(guest_read64(&guest, GUEST_DATA + 4088), UINT64_C(1) << 63);
+}
+
 static void test_stack_and_branches(void)
 {
     guest_reset(&guest);
@@ -169,6 +257,12 @@ static void test_protected_mode(void)
     OK(0x66, 0xe9, 0x00, 0x10); /* jmp word: EIP is cut to 16 bits */
     CHECK_EQ(REG(RIP), (GUEST_CODE + 2 + 4 + 0x1000) & 0xffff);
     guest.core->cpu.seg[X86_CS].limit = 0xffff;
+    REG(RAX) = 0x0905;
+    OK(0x04, 0x09); /* add al, 9 */
+    OK(0x37);       /* aaa */
+    CHECK_EQ(REG(RAX) & 0xffff, 0x0a04);
+    REG(RIP) = 0x1006;
+    CHECK_EQ(STEP(0xd4, 0x00), X86_DE); /* aam 0 */
     CHECK_EQ(STEP(0xe9, 0x00, 0x00, 0x01, 0x00), X86_GP); /* beyond the CS limit */
     CHECK_EQ(REG(RIP), 0x1006);
 }
@@ -181,6 +275,9 @@ int main(void)
     test_alu();
     test_faults_change_nothing();
     test_move();
+    test_string();
+    test_code_page();
+    test_exchange_and_divide();
     test_stack_and_branches();
     test_protected_mode();
     guest_free(&guest);

@@ -76,6 +76,12 @@ static void fill_memory(const struct x86_zydis *z, const ZydisDecodedOperand *op
     insn->index = (uint8_t)x86_register_number(mem->index);
     insn->scale = mem->scale > 1 ? (uint8_t)__builtin_ctz(mem->scale) : 0;
     insn->disp = (int32_t)mem->disp.value;
+    if ((z->insn.raw.modrm.mod | (z->insn.raw.modrm.rm ^ 4)) == 0 && z->insn.raw.sib.base == 5 &&
+        insn->addrsize != 2 && operand->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM) {
+        /* A displacement without base, whatever REX.B; Zydis 4.0 takes R13D under an address-size prefix. */
+        insn->base = X86_ZERO * 8;
+        insn->disp = (int32_t)z->insn.raw.disp.value;
+    }
     insn->seg = mem->segment == ZYDIS_REGISTER_NONE ? X86_DS : (uint8_t)ZydisRegisterGetId(mem->segment);
     if (operand->encoding == ZYDIS_OPERAND_ENCODING_DISP16_32_64)
         insn->imm = mem->disp.value; /* moffs: up to 64 bits, so not a displacement */
@@ -83,7 +89,6 @@ static void fill_memory(const struct x86_zydis *z, const ZydisDecodedOperand *op
         insn->flags |= X86_INSN_FLAT;
     if (operand->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
         insn->flags |= X86_INSN_MEMORY;
-    (void)z;
 }
 
 /* F2 and F3 as repeat prefixes: the last one counts. MOVS, STOS, LODS, INS and OUTS repeat alike with both. */

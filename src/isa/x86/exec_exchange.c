@@ -133,6 +133,8 @@ static x86_exec_fn *const xadd[3][4] = { X86_SIZES(xadd, rr), X86_SIZES(xadd, m)
 static x86_exec_fn *const cmpxchg[3][4] = { X86_SIZES(cmpxchg, rr), X86_SIZES(cmpxchg, m),
                                             X86_SIZES(cmpxchg_locked, m) };
 
+x86_exec_fn *x86_exec_xchg(unsigned size) { return xchg[0][x86_size_index(size)]; }
+
 x86_exec_fn *x86_group_exchange(const struct x86_zydis *z, struct x86_insn *insn, unsigned what)
 {
     enum x86_form form = x86_form(z, insn);

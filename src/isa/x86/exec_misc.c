@@ -65,17 +65,18 @@ static x86_exec_fn *const random_exec[2][4] = { { NULL, rdrand16, rdrand32, rdra
 
 static void bound(struct x86_core *core, const struct x86_insn *insn)
 {
-    uint64_t linear = x86_linear(core, insn, insn->opsize * 2u, false);
+    uint64_t second = (x86_effective(core, insn) + insn->opsize) & (insn->addrsize == 2 ? UINT16_MAX : UINT32_MAX);
+    uint64_t linear = x86_linear(core, insn, insn->opsize, false);
     int64_t index, lower, upper;
 
     if (insn->opsize == 2) {
         index = (int16_t)x86_get16(core, insn->reg);
         lower = (int16_t)x86_load16(core, linear);
-        upper = (int16_t)x86_load16(core, linear + 2);
+        upper = (int16_t)x86_load16(core, x86_linear_access(core, insn->seg, second, 2, false));
     } else {
         index = (int32_t)x86_get32(core, insn->reg);
         lower = (int32_t)x86_load32(core, linear);
-        upper = (int32_t)x86_load32(core, linear + 4);
+        upper = (int32_t)x86_load32(core, x86_linear_access(core, insn->seg, second, 4, false));
     }
     if (index < lower || index > upper)
         x86_raise(core, X86_BR, 0);
@@ -188,8 +189,17 @@ static x86_exec_fn *const simple[] = {
 
 x86_exec_fn *x86_group_misc(const struct x86_zydis *z, struct x86_insn *insn, unsigned what)
 {
-    (void)z;
-    if (what == X86_UNDEFINED) {
+    /* On AMD processors 0F 0D is undefined with a register; F3 90 with REX.B exchanges like 90 does. */
+    bool amd_undefined = what == X86_NOP && insn->opcode == 0x0d && insn->modrm >= 0xc0 &&
+                         z->insn.opcode_map == ZYDIS_OPCODE_MAP_0F &&
+                         z->decoder->cpuid->vendor == X86_VENDOR_AMD;
+
+    if (what == X86_PAUSE && z->insn.raw.rex.B) {
+        insn->reg = X86_R8 * 8;
+        insn->rm = X86_RAX * 8;
+        return x86_exec_xchg(insn->opsize);
+    }
+    if (what == X86_UNDEFINED || amd_undefined) {
         insn->flags |= X86_INSN_ENDS;
         return x86_exec_ud;
     }

@@ -187,6 +187,8 @@ x86_exec_fn *x86_group_extend(const struct x86_zydis *z, struct x86_insn *insn, 
     enum x86_form form = x86_form(z, insn);
     unsigned from = x86_size_index(z->operand[1].size / 8);
 
+    if (from > x86_size_index(insn->opsize))
+        from = x86_size_index(insn->opsize); /* MOVSXD r16, r/m16: Zydis says 32 */
     if ((form != X86_RR && form != X86_RM) || from > 2)
         return NULL;
     return extend[what][form == X86_RM][from][x86_size_index(insn->opsize)];

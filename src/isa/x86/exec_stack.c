@@ -100,19 +100,19 @@ static void pop_m(struct x86_core *core, const struct x86_insn *insn)
     store_by_size(core, linear, insn->opsize, x86_pop(core, insn->opsize));
 }
 
-/* Checks that the stack slots at [top, top + count * size) can be read or written, each on its own as the
- * offset may wrap. */
-static void probe_stack(struct x86_core *core, uint64_t top, unsigned count, unsigned size, bool write)
+/* Slots of the stack by the offset of their lowest byte; RSP stays as it is, so that a fault at any of
+ * them leaves the registers for a second try. */
+static uint64_t slot(struct x86_core *core, uint64_t offset, unsigned size, bool write)
 {
-    for (unsigned i = 0; i < count; i++) {
-        uint64_t offset = (top + (uint64_t)i * size) & stack_mask(core);
-        uint64_t linear = x86_linear_access(core, X86_SS, offset, size, write);
-
-        if (write)
-            x86_probe_write(core, linear, size);
-        else
-            x86_probe_read(core, linear, size);
-    }
+    return x86_linear_access(core, X86_SS, offset & stack_mask(core), size, write);
+}
+static uint64_t load_slot(struct x86_core *core, uint64_t offset, unsigned size)
+{
+    return load_by_size(core, slot(core, offset, size, false), size);
+}
+static void store_slot(struct x86_core *core, uint64_t offset, unsigned size, uint64_t value)
+{
+    store_by_size(core, slot(core, offset, size, true), size, value);
 }
 
 static void pusha(struct x86_core *core, const struct x86_insn *insn)
@@ -120,52 +120,46 @@ static void pusha(struct x86_core *core, const struct x86_insn *insn)
     uint64_t sp = core->cpu.reg[X86_RSP];
     unsigned size = insn->opsize;
 
-    probe_stack(core, sp - 8u * size, 8, size, true);
     for (unsigned i = X86_RAX; i <= X86_RDI; i++)
-        x86_push(core, size, i == X86_RSP ? sp : core->cpu.reg[i]);
+        store_slot(core, sp - (uint64_t)(i + 1) * size, size, core->cpu.reg[i]);
+    set_by_stack_size(core, X86_RSP * 8, sp - 8u * size);
 }
 
 static void popa(struct x86_core *core, const struct x86_insn *insn)
 {
+    uint64_t sp = core->cpu.reg[X86_RSP];
     unsigned size = insn->opsize;
 
-    probe_stack(core, core->cpu.reg[X86_RSP], 8, size, false);
-    for (unsigned i = X86_RDI + 1; i-- > X86_RAX;) {
-        uint64_t value = x86_pop(core, size);
-
-        if (i != X86_RSP)
-            set_by_size(core, i * 8, size, value);
-    }
+    for (unsigned i = 0; i < 8; i++)
+        if (X86_RDI - i != X86_RSP)
+            set_by_size(core, (X86_RDI - i) * 8, size, load_slot(core, sp + (uint64_t)i * size, size));
+    set_by_stack_size(core, X86_RSP * 8, sp + 8u * size);
 }
 
-/* ENTER size, level (SDM 2A): a frame with `level` display pointers. All of it is checked first, the final
- * stack pointer's slot included. */
+/* ENTER size, level (SDM 2A): a frame with `level` display pointers. The final stack pointer must be writable. */
 static void enter(struct x86_core *core, const struct x86_insn *insn)
 {
     unsigned size = insn->opsize, level = insn->imm2 & 31;
     uint64_t sp = core->cpu.reg[X86_RSP], bp = core->cpu.reg[X86_RBP], frame = sp - size;
     uint64_t final = frame - (uint64_t)level * size - (uint16_t)insn->imm;
 
-    if (level > 1)
-        probe_stack(core, bp - (uint64_t)(level - 1) * size, level - 1, size, false);
-    probe_stack(core, frame - (uint64_t)level * size, level + 1, size, true);
-    probe_stack(core, final, 1, size, true);
-
-    x86_push(core, size, bp);
-    for (unsigned i = 1; i < level; i++) {
-        uint64_t offset = (bp - (uint64_t)i * size) & stack_mask(core);
-
-        x86_push(core, size, load_by_size(core, x86_linear_access(core, X86_SS, offset, size, false), size));
-    }
+    store_slot(core, frame, size, bp);
+    for (unsigned i = 1; i < level; i++)
+        store_slot(core, frame - (uint64_t)i * size, size, load_slot(core, bp - (uint64_t)i * size, size));
     if (level > 0)
-        x86_push(core, size, frame);
+        store_slot(core, frame - (uint64_t)level * size, size, frame);
+    x86_probe_write(core, slot(core, final, size, true), size);
     set_by_size(core, X86_RBP * 8, size, frame);
     set_by_stack_size(core, X86_RSP * 8, final);
 }
 
 static void leave64(struct x86_core *core, const struct x86_insn *insn)
 {
-    uint64_t frame = core->cpu.reg[X86_RBP], value = x86_load64(core, frame);
+    uint64_t frame = core->cpu.reg[X86_RBP];
+    const struct x86_tlb_entry *entry = x86_tlb_slot(core, frame);
+    bool hit = entry->read_tag == (frame & ~UINT64_C(4095)) && (frame & 4095) <= 4088;
+    uint64_t value = hit ? *(const volatile x86_u64 *)(uintptr_t)(frame + entry->addend)
+                         : x86_load_slow(core, frame, 8, true);
 
     (void)insn;
     core->cpu.reg[X86_RSP] = frame + 8;
@@ -175,8 +169,8 @@ static void leave64(struct x86_core *core, const struct x86_insn *insn)
 static void leave(struct x86_core *core, const struct x86_insn *insn)
 {
     unsigned size = insn->opsize;
-    uint64_t frame = core->cpu.reg[X86_RBP] & stack_mask(core);
-    uint64_t value = load_by_size(core, x86_linear_access(core, X86_SS, frame, size, false), size);
+    uint64_t frame = core->cpu.reg[X86_RBP];
+    uint64_t value = load_slot(core, frame, size);
 
     set_by_stack_size(core, X86_RSP * 8, frame + size);
     set_by_size(core, X86_RBP * 8, size, value);

@@ -244,8 +244,8 @@ static inline bool repeat_compare(struct x86_core *core, const struct x86_insn *
         core->cpu.rflags = x86_flags_merge(core->cpu.rflags, ax);                                            \
     }
 
-/* CMPS: the source is DS:rSI, from which ES:rDI is subtracted. The flags change at the end only, as a fault
- * in between must leave them. */
+/* CMPS: the source is DS:rSI, from which ES:rDI is subtracted. A fault in between shows the flags of the
+ * last comparison made, as on AMD processors; Intel's show those from before. Both start over alike. */
 #define CMPS(bits)                                                                                           \
     static void cmps##bits(struct x86_core *core, const struct x86_insn *insn)                               \
     {                                                                                                        \
@@ -279,10 +279,10 @@ static inline bool repeat_compare(struct x86_core *core, const struct x86_insn *
                 left = *(const volatile x86_u##bits *)(host_left += step);                                   \
                 right = *(const volatile x86_u##bits *)(host_right += step);                                 \
             }                                                                                                \
+            compare##bits(core, left, right);                                                                \
             advance(core, insn, X86_RSI, done, bits / 8);                                                    \
             advance(core, insn, X86_RDI, done, bits / 8);                                                    \
         } while (repeat_compare(core, insn, &repeat, done, left == right));                                  \
-        compare##bits(core, left, right);                                                                    \
     }
 
 #define SCAS(bits)                                                                                           \
@@ -311,9 +311,9 @@ static inline bool repeat_compare(struct x86_core *core, const struct x86_insn *
                 n = 1;                                                                                       \
             for (done = 1; done < n && (left == right) == want; done++)                                      \
                 right = *(const volatile x86_u##bits *)(host += step);                                       \
+            compare##bits(core, left, right);                                                                \
             advance(core, insn, X86_RDI, done, bits / 8);                                                    \
         } while (repeat_compare(core, insn, &repeat, done, left == right));                                  \
-        compare##bits(core, left, right);                                                                    \
     }
 
 #define STRINGS(bits, suffix)                                                                                \

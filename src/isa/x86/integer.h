@@ -173,6 +173,9 @@ x86_group_fn x86_group_alu, x86_group_unary, x86_group_move, x86_group_extend, x
     x86_group_stack, x86_group_branch, x86_group_shift, x86_group_double_shift, x86_group_muldiv, x86_group_bit,
     x86_group_scan, x86_group_crc32, x86_group_bmi, x86_group_exchange, x86_group_string, x86_group_misc;
 
+/* XCHG of the registers insn->reg and insn->rm. */
+x86_exec_fn *x86_exec_xchg(unsigned size);
+
 enum x86_alu { X86_ADD, X86_OR, X86_ADC, X86_SBB, X86_AND, X86_SUB, X86_XOR, X86_CMP, X86_TEST };
 enum x86_unary { X86_INC, X86_DEC, X86_NEG, X86_NOT };
 enum x86_move { X86_MOV, X86_LEA, X86_MOVBE, X86_BSWAP, X86_XLAT, X86_WIDEN_LOW, X86_WIDEN_HIGH };

@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "isa/x86/cpuid.h"
 #include "isa/x86/paging.h"
 
 static enum x86_tlb_context explicit_context(const struct x86_core *core)
@@ -71,13 +72,15 @@ static unsigned resolve(struct x86_core *core, uint64_t linear, unsigned length,
     unsigned spans = 1;
     if (first > length)
         first = length;
+    /* Before the page faults, as on AMD processors; Intel's leave the order open. */
+    if (context == X86_TLB_USER_ALIGN && length <= 8 && (length & (length - 1)) == 0 && (linear & (length - 1)) &&
+        x86_canonical(linear))
+        x86_raise(core, X86_AC, 0);
     resolve_page(core, linear, first, access, context, stack, &span[0]);
     if (first < length) {
         resolve_page(core, wrap(core, linear + first, system), length - first, access, context, stack, &span[1]);
         spans = 2;
     }
-    if (context == X86_TLB_USER_ALIGN && length <= 8 && (length & (length - 1)) == 0 && (linear & (length - 1)))
-        x86_raise(core, X86_AC, 0);
     if (core->cpu.dr[7] & 0xff)
         watch(core, linear, length, access);
     return spans;
@@ -323,8 +326,12 @@ uint64_t x86_linear_access(struct x86_core *core, enum x86_seg seg, uint64_t off
 {
     const struct x86_segment *segment = &core->cpu.seg[seg];
     if (core->mode == X86_CODE64) {
-        if (seg == X86_FS || seg == X86_GS)
+        if (seg == X86_FS || seg == X86_GS) {
+            /* AMD processors check the offset as well as the sum. */
+            if (core->cpuid && core->cpuid->vendor == X86_VENDOR_AMD && !x86_canonical(offset))
+                x86_raise(core, X86_GP, 0);
             offset += segment->base;
+        }
         if (!x86_canonical(offset) || !x86_canonical(offset + size - 1))
             x86_raise(core, seg == X86_SS ? X86_SSF : X86_GP, 0);
         return offset;

@@ -36,6 +36,9 @@ static inline uint64_t x86_linear(struct x86_core *core, const struct x86_insn *
     uint64_t ea = x86_effective(core, insn);
     if (__builtin_expect(insn->flags & X86_INSN_FLAT, 1))
         return ea;
+    /* FS and GS in 64-bit code: the load or store checks the sum, and a good offset needs no check. */
+    if (insn->mode == X86_CODE64 && (uint64_t)((int64_t)(ea << 16) >> 16) == ea)
+        return ea + core->cpu.seg[insn->seg].base;
     return x86_linear_access(core, insn->seg, ea, size, write);
 }
 
