@@ -164,9 +164,6 @@ static void fill_operands(const struct x86_zydis *z, struct x86_insn *insn)
         fill_memory(z, memory, insn);
 }
 
-/* Where the system family is not linked in, what it would execute raises #UD. */
-#pragma weak x86_select_system
-
 static x86_exec_fn *select_exec(const struct x86_zydis *z, struct x86_insn *insn)
 {
     x86_exec_fn *exec;
@@ -174,7 +171,7 @@ static x86_exec_fn *select_exec(const struct x86_zydis *z, struct x86_insn *insn
     if (!x86_cpuid_allows(z->decoder->cpuid, &z->insn))
         return NULL;
     exec = x86_select_integer(z, insn);
-    if (exec == NULL && x86_select_system)
+    if (exec == NULL)
         exec = x86_select_system(z, insn);
     if (exec == NULL)
         exec = x86_select_vector(z, insn);
