@@ -101,9 +101,16 @@ static bool same_fx(const uint8_t *a, const uint8_t *b)
     return true;
 }
 
-static uint64_t flags_mask(const struct eq_result *r, uint64_t undefined_flags)
+/* Which of #AC and another fault on the same access comes first is up to the processor (SDM 3A, table 6-2). */
+static bool same_by_priority(const struct eq_result *a, const struct eq_result *b)
 {
-    return r->vector == 1 || r->vector == 3 ? ~undefined_flags : UINT64_MAX;
+    return (a->vector == 17 && b->vector >= 11 && b->vector <= 14) || (b->vector == 17 && a->vector >= 11 && a->vector <= 14);
+}
+
+/* An instruction that faults leaves the flags; RIP tells that it completed, and the next one faulted. */
+static uint64_t flags_mask(const struct eq_case *c, const struct eq_result *r, uint64_t undefined_flags)
+{
+    return r->state.rip != c->state.rip ? ~undefined_flags : UINT64_MAX;
 }
 
 /* The host's kernel reports a not-present kernel address as protected, so as not to show its mappings. */
@@ -114,15 +121,15 @@ static bool same_error(const struct eq_result *a, const struct eq_result *b)
     return ((a->error_code ^ b->error_code) & ~hidden) == 0;
 }
 
-bool eq_same(const struct eq_result *a, const struct eq_result *b, uint64_t undefined_flags)
+bool eq_same(const struct eq_case *c, const struct eq_result *a, const struct eq_result *b, uint64_t undefined_flags)
 {
     const struct eq_state *s = &a->state, *t = &b->state;
 
     return memcmp(s->gpr, t->gpr, sizeof s->gpr) == 0 && s->rip == t->rip &&
-           ((s->rflags ^ t->rflags) & flags_mask(a, undefined_flags)) == 0 && s->fs_base == t->fs_base &&
+           ((s->rflags ^ t->rflags) & flags_mask(c, a, undefined_flags)) == 0 && s->fs_base == t->fs_base &&
            s->gs_base == t->gs_base && memcmp(s->seg, t->seg, sizeof s->seg) == 0 && same_fx(s->fx, t->fx) &&
-           memcmp(s->ymm, t->ymm, sizeof s->ymm) == 0 && a->vector == b->vector && same_error(a, b) &&
-           a->cr2 == b->cr2 && a->stuck == b->stuck;
+           memcmp(s->ymm, t->ymm, sizeof s->ymm) == 0 && a->stuck == b->stuck &&
+           (same_by_priority(a, b) || (a->vector == b->vector && same_error(a, b) && a->cr2 == b->cr2));
 }
 
 /* ---- printing ---- */
@@ -253,6 +260,6 @@ void eq_print_difference(FILE *to, const struct eq_case *c, const struct eq_resu
         fprintf(to, "  %s: vector %u error %#x cr2 %#llx%s\n", name[i], result[i].vector, result[i].error_code,
                 (unsigned long long)result[i].cr2, result[i].stuck ? " STUCK" : "");
     print_vector_inputs(to, c);
-    print_states(to, c, &result[0].state, &result[1].state, flags_mask(&result[0], undefined_flags));
+    print_states(to, c, &result[0].state, &result[1].state, flags_mask(c, &result[0], undefined_flags));
     print_memory(to, image);
 }

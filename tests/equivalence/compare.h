@@ -11,7 +11,7 @@
 uint64_t eq_undefined_flags(const struct eq_insn *insn, const struct eq_state *before);
 
 /* Two results of one case. undefined_flags: left out when the case ran to its end. */
-bool eq_same(const struct eq_result *a, const struct eq_result *b, uint64_t undefined_flags);
+bool eq_same(const struct eq_case *c, const struct eq_result *a, const struct eq_result *b, uint64_t undefined_flags);
 
 /* Prints case, both results' differences, and the first memory difference. */
 void eq_print_difference(FILE *to, const struct eq_case *c, const struct eq_result result[2],

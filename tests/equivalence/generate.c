@@ -256,6 +256,15 @@ static void aim_operands(struct generator *g, struct eq_case *c, struct eq_insn 
     }
 }
 
+/* Whether unaligned operands of more than 8 bytes raise #AC is up to the processor (SDM 2, MOVUPS; SDM 3A, 6.15). */
+static bool wide_operand(const struct eq_insn *i)
+{
+    for (unsigned k = 0; k < i->insn.operand_count; k++)
+        if (i->operand[k].type == ZYDIS_OPERAND_TYPE_MEMORY && i->operand[k].size > 64)
+            return true;
+    return false;
+}
+
 /* ---- the case ---- */
 
 /* A relative branch goes into the INT3 field, but not into itself. */
@@ -302,6 +311,8 @@ bool generate_case(struct generator *g, const struct form *form, struct eq_case 
     c->state.rip = c->address;
     eq_fit_state(g, c, ret_insn);
     aim_operands(g, c, ret_insn);
+    if (wide_operand(ret_insn))
+        c->state.rflags &= ~(uint64_t)X86_FLAG_AC;
     if (is_branch(ret_insn))
         aim_branch(g, c, ret_insn);
     if (c->code32) /* compatibility code sees and keeps 32 bits; R8-R15 keep theirs */

@@ -255,11 +255,14 @@ static uint8_t *host_image(struct executor *executor) { return executor->image; 
 
 static BARE void host_enter(void)
 {
+    /* The kernel's sigreturn takes most flags from the frame, but these from here. */
+    uint64_t flags = X86_FLAG_FIXED | X86_FLAG_IF | (current->state.rflags & (X86_FLAG_NT | X86_FLAG_ID));
+
     __asm__ volatile("rdfsbase %0" : "=r"(driver_fs_base));
     phase = ENTERING;
-    __asm__ volatile("int3"
+    __asm__ volatile("lea -128(%%rsp), %%rsp; push %0; popfq; int3; lea 128(%%rsp), %%rsp"
                      :
-                     :
+                     : "r"(flags)
                      : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",
                        "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
 }

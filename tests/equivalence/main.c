@@ -90,7 +90,7 @@ static bool run_case(struct run *run, const char *name, const struct eq_case *c,
         return false;
     }
     run->ops[1]->run(run->executor[1], c, &result[1]);
-    if (!eq_same(&result[0], &result[1], undefined_flags) ||
+    if (!eq_same(c, &result[0], &result[1], undefined_flags) ||
         memcmp(run->memory.image[0], run->memory.image[1], EQ_IMAGE_SIZE) != 0) {
         report(run, name, c, result, undefined_flags);
         synchronise(run);
