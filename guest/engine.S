@@ -72,6 +72,7 @@ _start:
         /* Values in every kind of register, across a save and a load at each of these three numbers. */
         mov $0x0123456789abcdef, %r15
         movq %r15, %xmm7
+        fninit                          /* after reset the x87 stack is full */
         fld1
         fldpi
         mov $0xc0000102, %ecx           /* kernel GS base */
