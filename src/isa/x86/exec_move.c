@@ -169,14 +169,14 @@ x86_exec_fn *x86_group_move(const struct x86_zydis *z, struct x86_insn *insn, un
     }
 #define EXTENDS(name, t8, t16, t32)                                                                          \
     EXTEND(name, 16, 8, t8) EXTEND(name, 32, 8, t8) EXTEND(name, 64, 8, t8) EXTEND(name, 16, 16, t16)        \
-    EXTEND(name, 32, 16, t16) EXTEND(name, 64, 16, t16) EXTEND(name, 32, 32, t32) EXTEND(name, 64, 32, t32)
+    EXTEND(name, 32, 16, t16) EXTEND(name, 64, 16, t16) EXTEND(name, 16, 32, t32) EXTEND(name, 32, 32, t32) EXTEND(name, 64, 32, t32)
 EXTENDS(movzx, uint8_t, uint16_t, uint32_t)
 EXTENDS(movsx, int8_t, int16_t, int32_t)
 
 #define EXTEND_TABLE(name, form) /* [from][to] */                                                            \
     { { NULL, name##16_8_##form, name##32_8_##form, name##64_8_##form },                                     \
       { NULL, name##16_16_##form, name##32_16_##form, name##64_16_##form },                                  \
-      { NULL, NULL, name##32_32_##form, name##64_32_##form } }
+      { NULL, name##16_32_##form, name##32_32_##form, name##64_32_##form } }
 static x86_exec_fn *const extend[2][2][3][4] = {
     [X86_ZERO_EXTEND] = { EXTEND_TABLE(movzx, rr), EXTEND_TABLE(movzx, rm) },
     [X86_SIGN_EXTEND] = { EXTEND_TABLE(movsx, rr), EXTEND_TABLE(movsx, rm) },
@@ -186,9 +186,6 @@ x86_exec_fn *x86_group_extend(const struct x86_zydis *z, struct x86_insn *insn, 
 {
     enum x86_form form = x86_form(z, insn);
     unsigned from = x86_size_index(z->operand[1].size / 8);
-
-    if (from > x86_size_index(insn->opsize))
-        from = x86_size_index(insn->opsize); /* MOVSXD r16, r/m16: Zydis says 32 */
     if ((form != X86_RR && form != X86_RM) || from > 2)
         return NULL;
     return extend[what][form == X86_RM][from][x86_size_index(insn->opsize)];

@@ -89,15 +89,14 @@ static void pop_r(struct x86_core *core, const struct x86_insn *insn)
 /* POP to memory: an address based on RSP is computed with RSP already incremented. */
 static void pop_m(struct x86_core *core, const struct x86_insn *insn)
 {
-    uint64_t old = core->cpu.reg[X86_RSP], linear;
+    uint64_t old = core->cpu.reg[X86_RSP], value = x86_pop(core, insn->opsize), popped = core->cpu.reg[X86_RSP];
+    uint64_t linear = x86_effective(core, insn);
 
-    set_by_stack_size(core, X86_RSP * 8, old + insn->opsize);
-    linear = x86_effective(core, insn);
-    core->cpu.reg[X86_RSP] = old;
+    core->cpu.reg[X86_RSP] = old; /* should the store fault */
     if (!(insn->flags & X86_INSN_FLAT))
         linear = x86_linear_access(core, insn->seg, linear, insn->opsize, true);
-    x86_probe_write(core, linear, insn->opsize);
-    store_by_size(core, linear, insn->opsize, x86_pop(core, insn->opsize));
+    store_by_size(core, linear, insn->opsize, value);
+    core->cpu.reg[X86_RSP] = popped;
 }
 
 /* Slots of the stack by the offset of their lowest byte; RSP stays as it is, so that a fault at any of
