@@ -121,15 +121,65 @@ static bool same_error(const struct eq_result *a, const struct eq_result *b)
     return ((a->error_code ^ b->error_code) & ~hidden) == 0;
 }
 
-bool eq_same(const struct eq_case *c, const struct eq_result *a, const struct eq_result *b, uint64_t undefined_flags)
+/* A null selector with RPL bits set loses them when the host's kernel returns from the exception (APM 2, 8.9.4). */
+static bool same_selectors(const struct eq_state *a, const struct eq_state *b)
+{
+    for (unsigned i = 0; i < X86_SEGS; i++)
+        if (a->seg[i] != b->seg[i] && (a->seg[i] > 3 || b->seg[i] > 3))
+            return false;
+    return true;
+}
+
+/* What an operand of many parts faults on first is up to the processor: any address in its page, or the next, will do. */
+static bool same_address(const struct eq_result *a, const struct eq_result *b, bool wide)
+{
+    return a->cr2 == b->cr2 || (wide && a->vector == 14 && a->cr2 - b->cr2 + EQ_PAGE <= 2 * EQ_PAGE);
+}
+
+bool eq_same(const struct eq_case *c, const struct eq_result *a, const struct eq_result *b,
+             const struct eq_leeway *leeway)
 {
     const struct eq_state *s = &a->state, *t = &b->state;
 
     return memcmp(s->gpr, t->gpr, sizeof s->gpr) == 0 && s->rip == t->rip &&
-           ((s->rflags ^ t->rflags) & flags_mask(c, a, undefined_flags)) == 0 && s->fs_base == t->fs_base &&
-           s->gs_base == t->gs_base && memcmp(s->seg, t->seg, sizeof s->seg) == 0 && same_fx(s->fx, t->fx) &&
+           ((s->rflags ^ t->rflags) & flags_mask(c, a, leeway->flags)) == 0 && s->fs_base == t->fs_base &&
+           s->gs_base == t->gs_base && same_selectors(s, t) && same_fx(s->fx, t->fx) &&
            memcmp(s->ymm, t->ymm, sizeof s->ymm) == 0 && a->stuck == b->stuck &&
-           (same_by_priority(a, b) || (a->vector == b->vector && same_error(a, b) && a->cr2 == b->cr2));
+           (same_by_priority(a, b) || (a->vector == b->vector && same_error(a, b) && same_address(a, b, leeway->wide)));
+}
+
+void eq_leeway_of(const struct eq_insn *insn, const struct eq_state *before, struct eq_leeway *ret_leeway)
+{
+    memset(ret_leeway, 0, sizeof *ret_leeway);
+    ret_leeway->flags = eq_undefined_flags(insn, before);
+    for (unsigned k = 0; k < insn->insn.operand_count; k++)
+        if (insn->operand[k].type == ZYDIS_OPERAND_TYPE_MEMORY && insn->operand[k].size > 256)
+            ret_leeway->wide = true;
+    switch ((int)insn->insn.mnemonic) {
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FLDENV: ret_leeway->wide = true; break;
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVE64:
+    case ZYDIS_MNEMONIC_XSAVEC:
+    case ZYDIS_MNEMONIC_XSAVEC64:
+    case ZYDIS_MNEMONIC_XSAVEOPT:
+    case ZYDIS_MNEMONIC_XSAVEOPT64: ret_leeway->mxcsr_mask = insn->linear; break;
+    default: break;
+    }
+}
+
+void eq_level(uint8_t *const image[2], const struct eq_leeway *leeway)
+{
+    for (unsigned i = 28; leeway->mxcsr_mask != 0 && i < 32; i++) {
+        long offset = eq_image_offset(leeway->mxcsr_mask + i);
+
+        if (offset >= 0)
+            image[0][offset] = image[1][offset];
+    }
 }
 
 /* ---- printing ---- */
@@ -253,13 +303,13 @@ static void print_memory(FILE *to, uint8_t *const image[2])
 }
 
 void eq_print_difference(FILE *to, const struct eq_case *c, const struct eq_result result[2], uint8_t *const image[2],
-                         const char *const name[2], uint64_t undefined_flags)
+                         const char *const name[2], const struct eq_leeway *leeway)
 {
     print_code(to, c);
     for (unsigned i = 0; i < 2; i++)
         fprintf(to, "  %s: vector %u error %#x cr2 %#llx%s\n", name[i], result[i].vector, result[i].error_code,
                 (unsigned long long)result[i].cr2, result[i].stuck ? " STUCK" : "");
     print_vector_inputs(to, c);
-    print_states(to, c, &result[0].state, &result[1].state, flags_mask(c, &result[0], undefined_flags));
+    print_states(to, c, &result[0].state, &result[1].state, flags_mask(c, &result[0], leeway->flags));
     print_memory(to, image);
 }

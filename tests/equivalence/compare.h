@@ -10,11 +10,22 @@
 /* RFLAGS bits that the architecture leaves undefined after this instruction completed in this state. */
 uint64_t eq_undefined_flags(const struct eq_insn *insn, const struct eq_state *before);
 
-/* Two results of one case. undefined_flags: left out when the case ran to its end. */
-bool eq_same(const struct eq_case *c, const struct eq_result *a, const struct eq_result *b, uint64_t undefined_flags);
+/* Where two results of one case may differ. */
+struct eq_leeway {
+    uint64_t flags;      /* undefined, once the instruction has completed */
+    bool wide;           /* an operand of many parts: which faults first is the processor's choice */
+    uint64_t mxcsr_mask; /* linear address of an FXSAVE image; its MXCSR_MASK is the model's. 0: none */
+};
+void eq_leeway_of(const struct eq_insn *insn, const struct eq_state *before, struct eq_leeway *ret_leeway);
+
+/* Makes memory agree where it may differ. */
+void eq_level(uint8_t *const image[2], const struct eq_leeway *leeway);
+
+bool eq_same(const struct eq_case *c, const struct eq_result *a, const struct eq_result *b,
+             const struct eq_leeway *leeway);
 
 /* Prints case, both results' differences, and the first memory difference. */
 void eq_print_difference(FILE *to, const struct eq_case *c, const struct eq_result result[2],
-                         uint8_t *const image[2], const char *const name[2], uint64_t undefined_flags);
+                         uint8_t *const image[2], const char *const name[2], const struct eq_leeway *leeway);
 
 #endif

@@ -104,6 +104,10 @@ void eq_fit_state(struct generator *g, struct eq_case *c, const struct eq_insn *
         if (eq_once_in(&g->random, 2))
             c->state.gpr[X86_RCX] = eq_below(&g->random, 3) | (eq_once_in(&g->random, 2) ? UINT64_C(0x700000000) : 0);
         break;
+    case ZYDIS_MNEMONIC_MASKMOVQ: /* whether a faulting one has already left x87 state is up to the processor */
+        c->state.fx[3] &= 0xc7;
+        c->state.fx[4] = 0xff;
+        break;
     case ZYDIS_MNEMONIC_WRFSBASE:
     case ZYDIS_MNEMONIC_WRGSBASE: {
         int reg = eq_gpr_of(i->operand[0].reg.value);

@@ -114,7 +114,7 @@ static struct meaning look(struct scan *scan, const struct point *p)
         m.insn.opcode != p->opcode || (m.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) != p->vex ||
         m.insn.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR || !x86_cpuid_allows(scan->cpuid, &m.insn))
         return m;
-    if (form_excluded(m.insn.mnemonic) != NULL) {
+    if (form_excluded(&m.insn) != NULL) {
         scan->list->excluded++;
         return m;
     }

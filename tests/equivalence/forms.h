@@ -42,8 +42,8 @@ void form_decoders(ZydisDecoder ret_decoder[2]);
 /* What makes two encodings the same form. */
 uint64_t form_signature(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *operand);
 
-/* Why a mnemonic is not run against the host, or NULL. */
-const char *form_excluded(ZydisMnemonic mnemonic);
+/* Why an instruction is not run against the host, or NULL. */
+const char *form_excluded(const ZydisDecodedInstruction *insn);
 
 /* Prints the number of forms by extension. Returns the number of advertised extensions without one,
  * each named on stderr. */

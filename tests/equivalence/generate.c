@@ -110,7 +110,7 @@ bool generate_bytes(struct generator *g, const struct form *form, struct eq_insn
         try_bytes(&g->random, form, ret_insn->bytes);
         if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&g->decoder[form->code32], ret_insn->bytes, 15, &ret_insn->insn,
                                                 ret_insn->operand)) &&
-            form_signature(&ret_insn->insn, ret_insn->operand) == form->signature)
+            form_excluded(&ret_insn->insn) == NULL && form_signature(&ret_insn->insn, ret_insn->operand) == form->signature)
             return true;
     }
     return false;
@@ -249,6 +249,8 @@ static void aim_operands(struct generator *g, struct eq_case *c, struct eq_insn 
             linear = i->insn.mnemonic == ZYDIS_MNEMONIC_PUSH ? 0 : c->state.gpr[X86_RSP];
         else
             linear = aim(g, c, i, o);
+        if (linear != 0)
+            i->linear = linear;
         if (linear != 0 && o->size > 0) {
             fill_operand(g, c, i, linear, o->size / 8);
             eq_fit_memory(g, c, i, linear, o->size / 8);
@@ -303,6 +305,7 @@ bool generate_case(struct generator *g, const struct form *form, struct eq_case 
 
     if (!generate_bytes(g, form, ret_insn))
         return false;
+    ret_insn->linear = 0;
     memset(c, 0, sizeof *c);
     c->code32 = form->code32;
     c->length = ret_insn->insn.length;

@@ -27,6 +27,7 @@ struct eq_insn {
     ZydisDecodedInstruction insn;
     ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
     uint8_t bytes[16];
+    uint64_t linear; /* of the last memory operand aimed into the windows; 0: none */
 };
 
 /* Random bytes of the form. False when luck ran out. */

@@ -75,6 +75,7 @@ static void put_gdt(uint8_t *ram)
     put64(ram, GDT + 8 * 8, 0x67 | (base & 0xffffff) << 16 | UINT64_C(0x8b) << 40 | (base >> 24 & 0xff) << 56);
     put64(ram, GDT + 9 * 8, base >> 32);
     put64(ram, TSS + 4, SUPERVISOR + STACK_TOP);
+    ram[TSS + 102] = 0x68; /* no I/O permission bitmap */
 }
 
 static void put_idt(uint8_t *ram)

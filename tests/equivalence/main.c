@@ -66,20 +66,20 @@ static bool host_has(uint64_t address)
 static void synchronise(struct run *run) { memcpy(run->memory.image[0], run->memory.image[1], EQ_IMAGE_SIZE); }
 
 static void report(struct run *run, const char *name, const struct eq_case *c, const struct eq_result result[2],
-                   uint64_t undefined_flags)
+                   const struct eq_leeway *leeway)
 {
     const char *names[2] = {run->ops[0]->name, run->ops[1]->name};
 
     if (run->tally->differences++ < run->options->shown) {
         printf("DIFFERENCE in %s, seed %llu (%s | %s; * marks what differs)\n", name,
                (unsigned long long)run->options->seed, names[0], names[1]);
-        eq_print_difference(stdout, c, result, run->memory.image, names, undefined_flags);
+        eq_print_difference(stdout, c, result, run->memory.image, names, leeway);
         fflush(stdout);
     }
 }
 
 /* Runs the case on both. False when it could not be tried on the host. */
-static bool run_case(struct run *run, const char *name, const struct eq_case *c, uint64_t undefined_flags)
+static bool run_case(struct run *run, const char *name, const struct eq_case *c, const struct eq_leeway *leeway)
 {
     struct eq_result result[2];
 
@@ -90,9 +90,10 @@ static bool run_case(struct run *run, const char *name, const struct eq_case *c,
         return false;
     }
     run->ops[1]->run(run->executor[1], c, &result[1]);
-    if (!eq_same(c, &result[0], &result[1], undefined_flags) ||
+    eq_level(run->memory.image, leeway);
+    if (!eq_same(c, &result[0], &result[1], leeway) ||
         memcmp(run->memory.image[0], run->memory.image[1], EQ_IMAGE_SIZE) != 0) {
-        report(run, name, c, result, undefined_flags);
+        report(run, name, c, result, leeway);
         synchronise(run);
     }
     return true;
@@ -123,14 +124,17 @@ static void run_form(struct run *run, const struct form *form)
     struct generator g;
     struct eq_case c;
     struct eq_insn insn;
+    struct eq_leeway leeway;
     unsigned done = 0;
 
     generator_init(&g, &run->memory, hash_name(run->options->seed, form->name));
     fresh_memory(run, &g.random);
     snprintf(run->tally->now, sizeof run->tally->now, "%s", form->name);
     for (unsigned attempt = 0; attempt < 2 * run->options->cases && done < run->options->cases; attempt++)
-        if (generate_case(&g, form, &c, &insn))
-            done += run_case(run, form->name, &c, eq_undefined_flags(&insn, &c.state));
+        if (generate_case(&g, form, &c, &insn)) {
+            eq_leeway_of(&insn, &c.state, &leeway);
+            done += run_case(run, form->name, &c, &leeway);
+        }
     run->tally->cases += done;
     if (done < run->options->cases) {
         run->tally->thin++;
@@ -140,6 +144,7 @@ static void run_form(struct run *run, const struct form *form)
 
 static void run_sequences(struct run *run, unsigned worker)
 {
+    const struct eq_leeway none = {0};
     struct generator g;
     struct eq_case c;
 
@@ -152,7 +157,7 @@ static void run_sequences(struct run *run, unsigned worker)
         if (run->options->only >= 0 && run->options->only != (long)i)
             continue;
         fresh_memory(run, &g.random);
-        if (generate_sequence(&g, run->forms, i % 8 >= 6, &c) && run_case(run, name, &c, 0))
+        if (generate_sequence(&g, run->forms, i % 8 >= 6, &c) && run_case(run, name, &c, &none))
             run->tally->sequences++;
     }
 }

@@ -203,8 +203,8 @@ static uint64_t random_base(struct eq_random *r, bool code32)
 {
     if (eq_once_in(r, 2))
         return eq_below(r, 0x4000);
-    /* Within 2^46 of 0, so that the offset to a window is canonical by itself: AMD's processors check that too. */
-    return code32 ? (uint32_t)eq_u64(r) : (uint64_t)((int64_t)eq_u64(r) >> 17);
+    /* Mostly within 2^46 of 0, so that the offset to a window is canonical by itself: AMD's processors check that too. */
+    return code32 ? (uint32_t)eq_u64(r) : (uint64_t)((int64_t)eq_u64(r) >> (eq_once_in(r, 4) ? 16 : 17));
 }
 
 void eq_random_state(struct eq_random *r, bool code32, struct eq_state *ret_state)
