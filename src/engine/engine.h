@@ -102,6 +102,7 @@ struct engine_ops {
 };
 
 extern const struct engine_ops engine_interpret;
+extern const struct engine_ops engine_translate;
 extern const struct engine_ops engine_kvm;
 
 /* All engines, best first, NULL-terminated (select.c). The last one runs everywhere. */

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-const struct engine_ops *const engine_table[] = {&engine_kvm, &engine_interpret, NULL};
+const struct engine_ops *const engine_table[] = {&engine_kvm, &engine_translate, &engine_interpret, NULL};
 
 const struct engine_ops *engine_find(const char *name)
 {

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "check.h"
-#include "engine/interpret/block.h"
+#include "engine/soft/block.h"
 
 static struct ram ram;
 static struct code_map map;

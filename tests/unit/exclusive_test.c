@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "engine/interpret/exclusive.h"
+#include "engine/soft/exclusive.h"
 
 #define THREADS 4u
 #define ROUNDS 3000u

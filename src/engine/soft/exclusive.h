@@ -7,8 +7,8 @@
  *
  * Invariant: a member that executes has seen `owner` NULL, or itself, after it said so. Both sides write their
  * own word and then read the other's, with full barriers. */
-#ifndef VENEER_ENGINE_INTERPRET_EXCLUSIVE_H
-#define VENEER_ENGINE_INTERPRET_EXCLUSIVE_H
+#ifndef VENEER_ENGINE_SOFT_EXCLUSIVE_H
+#define VENEER_ENGINE_SOFT_EXCLUSIVE_H
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -1,4 +1,4 @@
-#include "engine/interpret/codemap.h"
+#include "engine/soft/codemap.h"
 
 #include <errno.h>
 #include <sys/mman.h>

@@ -9,8 +9,8 @@
  * that stores (a) stores, (b) looks at RAM_PAGE_CODE and, if set, (c) passes a full barrier and looks at the
  * chunks. If (b) saw no flag, the barrier in (2) put the store before (3). If it did, then either (c)
  * sees the mark of (1), or the store was visible before (1) and so to (3). */
-#ifndef VENEER_ENGINE_INTERPRET_CODEMAP_H
-#define VENEER_ENGINE_INTERPRET_CODEMAP_H
+#ifndef VENEER_ENGINE_SOFT_CODEMAP_H
+#define VENEER_ENGINE_SOFT_CODEMAP_H
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -1,4 +1,4 @@
-#include "engine/interpret/block.h"
+#include "engine/soft/block.h"
 
 #include <errno.h>
 #include <string.h>
@@ -107,6 +107,8 @@ static void drop(struct block_cache *cache, struct block *block)
     /* A page may follow itself, when two linear pages map it: then one list has the block once. */
     if ((block->key & BLOCK_CROSSES) && link_of(block, block->second) == 1)
         list_remove(cache, block, block->second);
+    if (cache->tier)
+        cache->tier->dropped(cache->vcpu, block);
     block->key = BLOCK_DEAD;
     block->hash_next = cache->free[block->count];
     cache->free[block->count] = block;
@@ -145,6 +147,8 @@ void block_flush(struct block_cache *cache)
     /* Only the pages that were touched cost anything; the map forgets this holder page by page, at the
      * next store to each. */
     madvise(cache->page, cache->map->pages * sizeof(struct block *), MADV_DONTNEED);
+    if (cache->tier)
+        cache->tier->flushed(cache->vcpu);
     cache->arena_used = 0;
     cache->running = NULL;
     cache->flushes++;
@@ -243,6 +247,8 @@ static struct block *enter(struct block_cache *cache, const struct draft *draft,
     block->second = crosses ? source->second : 0;
     block->bytes = (uint16_t)draft->length;
     block->count = (uint16_t)draft->count;
+    block->runs = 0;
+    block->trace = NULL;
     block->plain = is_plain(&draft->insn[draft->count - 1]);
     memcpy(block->insn, draft->insn, draft->count * sizeof(draft->insn[0]));
     struct block **bucket = bucket_of(cache, block->key);

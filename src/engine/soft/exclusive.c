@@ -1,4 +1,4 @@
-#include "engine/interpret/exclusive.h"
+#include "engine/soft/exclusive.h"
 
 void exclusive_init(struct exclusive *exclusive)
 {

@@ -13,14 +13,15 @@
  * empties `jump` too. Memory is reused by block_build only, so the block that is running may be dropped.
  *
  * A cache belongs to the thread of its vCPU; only the code map is shared. */
-#ifndef VENEER_ENGINE_INTERPRET_BLOCK_H
-#define VENEER_ENGINE_INTERPRET_BLOCK_H
+#ifndef VENEER_ENGINE_SOFT_BLOCK_H
+#define VENEER_ENGINE_SOFT_BLOCK_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/interpret/codemap.h"
+#include "engine/soft/codemap.h"
+#include "engine/soft/tier.h"
 #include "isa/x86/decode.h"
 #include "isa/x86/insn.h"
 
@@ -40,6 +41,8 @@ struct block {
     uint64_t second;            /* with BLOCK_CROSSES: the GPA of the page its end was decoded from */
     uint16_t bytes;             /* of code */
     uint16_t count;             /* of instructions */
+    uint16_t runs;              /* for a tier: how often it was offered the block */
+    struct trace *trace;        /* for a tier: what it made of it */
     bool plain;                 /* ends without touching mode, privilege, interrupts or activity */
     _Alignas(64) struct x86_insn insn[];
 };
@@ -53,6 +56,8 @@ struct block_cache {
     size_t arena_size, arena_used;
     struct block *free[BLOCK_INSNS + 1]; /* by number of instructions */
     struct block *running;               /* which the vCPU executes, or NULL */
+    const struct tier_ops *tier; /* is told of what is dropped; may be NULL */
+    struct engine_vcpu *vcpu;
     uint64_t built, dropped, flushes;    /* statistics */
     struct block *jump[BLOCK_JUMPS];     /* by linear address; unproven: compare the key */
 };

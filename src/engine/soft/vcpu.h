@@ -1,14 +1,15 @@
 /* vcpu.h - the interpreter's VM and vCPU, shared by interpret.c (the engine's operations) and run.c (the loop). */
-#ifndef VENEER_ENGINE_INTERPRET_VCPU_H
-#define VENEER_ENGINE_INTERPRET_VCPU_H
+#ifndef VENEER_ENGINE_SOFT_VCPU_H
+#define VENEER_ENGINE_SOFT_VCPU_H
 
 #include <pthread.h>
 #include <setjmp.h>
 
 #include "engine/engine.h"
-#include "engine/interpret/block.h"
-#include "engine/interpret/codemap.h"
-#include "engine/interpret/exclusive.h"
+#include "engine/soft/block.h"
+#include "engine/soft/codemap.h"
+#include "engine/soft/exclusive.h"
+#include "engine/soft/tier.h"
 #include "isa/x86/core.h"
 #include "isa/x86/decode.h"
 
@@ -33,6 +34,7 @@ struct stale_queue {
 
 struct vcpu_stats {
     uint64_t blocks, instructions; /* executed; a block left early counts whole */
+    uint64_t interpreted;          /* single instructions, for a tier */
     uint64_t interrupts, exceptions, uncached;
 };
 
@@ -53,6 +55,7 @@ struct engine_vcpu {
 
 struct engine_vm {
     struct engine_config config;
+    const struct tier_ops *tier; /* NULL: interpret all */
     struct code_map map;
     struct exclusive exclusive;
     struct engine_vcpu *vcpu[CODE_HOLDERS];
@@ -69,6 +72,6 @@ static inline void vcpu_outside_end(struct engine_vcpu *vcpu)
 }
 
 /* engine_ops.run (run.c). */
-int vcpu_run(struct engine_vcpu *vcpu, struct engine_exit *ret_exit);
+int soft_run(struct engine_vcpu *vcpu, struct engine_exit *ret_exit);
 
 #endif

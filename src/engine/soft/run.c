@@ -3,7 +3,7 @@
  * run_blocks is the fast part: look up the block at RIP, execute its instructions, and go on while nothing
  * needs attention. What may change mode, privilege, interruptibility or activity ends a block that is not
  * `plain`, so only then, after an escape, and on core.attention, does at_boundary look at those. */
-#include "engine/interpret/vcpu.h"
+#include "engine/soft/vcpu.h"
 #include "isa/x86/exception.h"
 #include "isa/x86/mem.h"
 
@@ -170,6 +170,8 @@ static __attribute__((noinline)) void run_blocks(struct engine_vcpu *vcpu)
             run_uncached(vcpu, linear);
             return;
         }
+        if (vcpu->vm->tier && core->mode == X86_CODE64 && vcpu->vm->tier->run(vcpu, block, linear, &plain))
+            continue;
         unsigned count = block->count;
         if (__builtin_expect(core->mode != X86_CODE64, 0))
             count = within_limit(core, block);
@@ -265,7 +267,7 @@ static bool at_boundary(struct engine_vcpu *vcpu, struct engine_exit *ret_exit)
     return true;
 }
 
-/* Goes on until an exit; escapes land in vcpu_run. */
+/* Goes on until an exit; escapes land in soft_run. */
 static __attribute__((noinline)) void run_until_exit(struct engine_vcpu *vcpu, struct engine_exit *ret_exit)
 {
     struct x86_core *core = &vcpu->core;
@@ -281,7 +283,7 @@ static __attribute__((noinline)) void run_until_exit(struct engine_vcpu *vcpu, s
     }
 }
 
-int vcpu_run(struct engine_vcpu *vcpu, struct engine_exit *ret_exit)
+int soft_run(struct engine_vcpu *vcpu, struct engine_exit *ret_exit)
 {
     struct x86_core *core = &vcpu->core;
     vcpu_outside_end(vcpu);
@@ -291,6 +293,8 @@ int vcpu_run(struct engine_vcpu *vcpu, struct engine_exit *ret_exit)
         x86_deliver_raised(core);
     }
     core->escape = &vcpu->escape;
+    if (vcpu->vm->tier)
+        vcpu->vm->tier->thread(vcpu);
     run_until_exit(vcpu, ret_exit);
     core->escape = NULL;
     vcpu_outside_begin(vcpu);

@@ -1,0 +1,61 @@
+/* fasttlb.c - the TLB that generated code looks into: see vcpu.h. */
+#include "engine/translate/vcpu.h"
+#include "isa/x86/mem.h"
+
+#define PAGE_MASK UINT64_C(4095)
+
+/* A bias under which no linear address that comes to this slot gives less than 4096: that of a page that
+ * belongs to another slot, in the range that is not canonical. */
+static uint64_t never(unsigned slot)
+{
+    return 0 - (UINT64_C(1) << 63 | (uint64_t)(slot ^ 1) << 12);
+}
+
+static void clear(struct translate_vcpu *t, unsigned context, unsigned slot)
+{
+    struct fast_entry *entry = &t->tlb[context][slot];
+    entry->read_bias = entry->write_bias = never(slot);
+}
+
+void fast_init(struct translate_vcpu *t)
+{
+    for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++)
+        for (unsigned slot = 0; slot < FAST_ENTRIES; slot++)
+            clear(t, context, slot);
+    t->index_mask = (uint64_t)(FAST_ENTRIES - 1) << 12;
+    t->page_mask = ~PAGE_MASK;
+    t->one = 1;
+}
+
+void fast_learn(struct translate_vcpu *t, uint64_t linear)
+{
+    struct x86_core *core = &t->soft.core;
+    unsigned context = (unsigned)(core->tlb_now - core->tlb[0]) / X86_TLB_ENTRIES;
+    unsigned slot = (unsigned)(linear >> 12) % FAST_ENTRIES;
+    const struct x86_tlb_entry *from = x86_tlb_slot(core, linear);
+    uint64_t page = linear & ~PAGE_MASK;
+    bool read = from->read_tag == page, write = from->write_tag == page;
+    if (!read && !write)
+        return;
+    struct fast_entry *entry = &t->tlb[context][slot];
+    entry->read_bias = read ? 0 - page : never(slot);
+    entry->write_bias = write ? 0 - page : never(slot);
+    entry->host = (uint8_t *)(uintptr_t)(page + from->addend);
+    entry->flags = from->flags;
+    t->tlb_used[context][slot / 64] |= UINT64_C(1) << (slot % 64);
+}
+
+void fast_forget(struct translate_vcpu *t, bool all, uint64_t linear)
+{
+    for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++) {
+        if (!all) {
+            clear(t, context, (unsigned)(linear >> 12) % FAST_ENTRIES);
+            continue;
+        }
+        for (unsigned word = 0; word < FAST_ENTRIES / 64; word++) {
+            for (uint64_t bits = t->tlb_used[context][word]; bits; bits &= bits - 1)
+                clear(t, context, word * 64 + (unsigned)__builtin_ctzll(bits));
+            t->tlb_used[context][word] = 0;
+        }
+    }
+}

@@ -1,0 +1,45 @@
+/* native.h - which guest instructions run on the host as they are, and how their bytes change for that. */
+#ifndef VENEER_ENGINE_TRANSLATE_NATIVE_H
+#define VENEER_ENGINE_TRANSLATE_NATIVE_H
+
+#include <Zydis/Zydis.h>
+
+#include "engine/translate/emit.h"
+
+enum native_kind {
+    NATIVE_NO,       /* interpret it */
+    NATIVE_REGISTER, /* no memory operand: copy the bytes */
+    NATIVE_MEMORY,   /* one explicit memory operand */
+    NATIVE_LEA,      /* an address that is not accessed */
+    NATIVE_PUSH, NATIVE_POP,  /* of a register or constant, 64 bits */
+    NATIVE_PUSH_MEMORY,
+    NATIVE_JCC, NATIVE_JMP, NATIVE_CALL,  /* direct */
+    NATIVE_JMP_INDIRECT, NATIVE_CALL_INDIRECT, NATIVE_RET,
+    NATIVE_NOP
+};
+
+/* What the compiler needs to know of one instruction. */
+struct native {
+    ZydisDecodedInstruction insn;
+    ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
+    enum native_kind kind;
+    const ZydisDecodedOperand *memory; /* the explicit memory operand, or NULL */
+    unsigned size;       /* of the memory access, bytes */
+    bool read, write;    /* of memory */
+    bool vector;         /* uses XMM or YMM registers */
+    bool reads_r10, reads_r11, writes_r10, writes_r11; /* as operands, not in the address */
+    bool sets_flags;     /* writes some arithmetic flag */
+    bool kills_flags;    /* writes all of those that are live before it is looked at (see flags_needed) */
+    uint32_t flags_read, flags_written; /* masks of arithmetic flags; written: certainly */
+};
+
+/* Classifies the instruction at `bytes` (64-bit code, complete). */
+void native_classify(const ZydisDecoder *decoder, const uint8_t *bytes, unsigned length, struct native *ret_native);
+
+/* Emits the instruction with its memory operand replaced by [address], R10 or R11. */
+void native_emit_memory(struct emit *e, const struct native *n, const uint8_t *bytes, unsigned address);
+
+/* The hardware number of a 64-bit address register, or EMIT_NONE. */
+unsigned native_register(ZydisRegister reg);
+
+#endif

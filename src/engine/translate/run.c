@@ -1,0 +1,254 @@
+/* run.c - running translated code: the tier on top of the interpreter's loop.
+ *
+ * The loop of engine/soft finds a block and offers it here. A block that was offered often enough is
+ * translated; its trace runs, and so do those it is linked to, until one of them leaves. What it left for
+ * is done here or by the loop, which then offers the next block. */
+#include <string.h>
+
+#include "engine/translate/emit.h"
+#include "engine/translate/vcpu.h"
+#include "isa/x86/mem.h"
+
+#define HOT 3u /* offers before a block is translated */
+
+static unsigned context_of(const struct x86_core *core)
+{
+    return (unsigned)(core->tlb_now - core->tlb[0]) / X86_TLB_ENTRIES;
+}
+
+static struct trace *find_trace(const struct block *block, uint64_t linear, unsigned context)
+{
+    struct trace *trace = block->trace;
+    while (trace && (trace->linear != linear || trace->context != context))
+        trace = trace->next;
+    return trace;
+}
+
+static struct trace *translate(struct translate_vcpu *t, struct block *block, uint64_t linear)
+{
+    if (++block->runs < HOT)
+        return NULL;
+    block->runs = 0;
+    struct trace *trace = compile(t, block, linear);
+    if (!trace) {
+        traces_flush(t);
+        trace = compile(t, block, linear);
+    }
+    return trace;
+}
+
+void traces_flush(struct translate_vcpu *t)
+{
+    for (size_t i = 0; i < t->traces; i++)
+        t->by_address[i]->block->trace = NULL;
+    t->traces = 0;
+    t->arena_used = 0;
+    t->code.used = t->stubs.end;
+    t->link_from = NULL;
+    t->stats.flushes++;
+    memset(t->jump_used, 1, sizeof t->jump_used);
+    jumps_forget(t);
+}
+
+void jumps_forget(struct translate_vcpu *t)
+{
+    for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++) {
+        if (!t->jump_used[context])
+            continue;
+        for (unsigned i = 0; i < JUMP_ENTRIES; i++)
+            t->jump[context][i] = (struct jump_entry){0, t->code.exec + t->stubs.indirect_miss};
+        t->jump_used[context] = false;
+    }
+}
+
+/* The block is being dropped: nothing may lead to its traces any more. */
+void tier_dropped(struct engine_vcpu *vcpu, struct block *block)
+{
+    struct translate_vcpu *t = translate_of(vcpu);
+    for (struct trace *trace = block->trace; trace; trace = trace->next) {
+        unlink_incoming(t, trace);
+        struct jump_entry *slot = &t->jump[trace->context][jump_slot(trace->linear)];
+        if (slot->linear == trace->linear)
+            *slot = (struct jump_entry){0, t->code.exec + t->stubs.indirect_miss};
+        if (t->link_from && t->link_from->trace == trace)
+            t->link_from = NULL;
+        t->stats.dropped++;
+    }
+    block->trace = NULL;
+}
+
+/* ---- flags between the two worlds ---- */
+
+static void flags_to_host(struct translate_vcpu *t)
+{
+    uint64_t flags = t->soft.core.cpu.rflags;
+    t->flags = (uint32_t)(flags & 0xff) << 8 | (flags & X86_FLAG_OF ? 1u : 0);
+}
+
+static void flags_from_host(struct translate_vcpu *t)
+{
+    uint64_t *flags = &t->soft.core.cpu.rflags;
+    uint64_t low = t->flags >> 8 & (X86_FLAGS_ARITH & 0xff);
+    *flags = (*flags & ~(uint64_t)X86_FLAGS_ARITH) | low | (t->flags & 1 ? X86_FLAG_OF : 0);
+}
+
+static struct site *enter(struct translate_vcpu *t, uint32_t stub, uint32_t to)
+{
+    struct site *(*call)(struct translate_vcpu *, const void *);
+    const void *code = t->code.exec + stub;
+    memcpy(&call, &code, sizeof call);
+    flags_to_host(t);
+    struct site *site = call(t, t->code.exec + to);
+    flags_from_host(t);
+    return site;
+}
+
+/* ---- what a trace leaves for ---- */
+
+/* The linear address of the instruction's memory operand, for the fast TLB to learn. */
+static uint64_t operand_address(const struct x86_core *core, const struct x86_insn *insn)
+{
+    uint64_t address;
+    if (!(insn->flags & X86_INSN_MEMORY))
+        return core->cpu.reg[X86_RSP];
+    address = x86_effective(core, insn);
+    if (insn->seg == X86_FS || insn->seg == X86_GS)
+        address += core->cpu.seg[insn->seg].base;
+    return address;
+}
+
+/* Interprets one instruction of the trace. True when the trace may go on after it. */
+static bool interpret(struct translate_vcpu *t, const struct trace *trace, unsigned number)
+{
+    struct x86_core *core = &t->soft.core;
+    struct block *block = trace->block;
+    const struct x86_insn *insn = &block->insn[number];
+    uint64_t rip = trace->linear;
+    for (unsigned i = 0; i <= number; i++)
+        rip += block->insn[i].length;
+    core->cpu.reg[X86_RIP] = rip;
+    core->insn = insn;
+    core->insn_end = insn + 1;
+    t->soft.cache.running = block;
+    t->soft.stats.interpreted++;
+    uint64_t address = operand_address(core, insn);
+    insn->exec(core, insn);
+    fast_learn(t, address);
+    if (!(insn->flags & X86_INSN_MEMORY) || insn->opcode == 0xff)
+        fast_learn(t, core->cpu.reg[X86_RSP]);
+    return core->insn_end != NULL;
+}
+
+/* The vector registers may be used: no exception is due for touching them. */
+static bool vectors_allowed(const struct x86_core *core)
+{
+    const struct x86_cpu *cpu = &core->cpu;
+    const uint64_t avx = X86_XCR0_SSE | X86_XCR0_AVX;
+    return !(cpu->cr0 & (X86_CR0_EM | X86_CR0_TS)) && (cpu->cr4 & X86_CR4_OSFXSR) && (cpu->cr4 & X86_CR4_OSXSAVE) &&
+           (cpu->cr4 & X86_CR4_OSXMMEXCPT) && (cpu->xcr0 & avx) == avx;
+}
+
+/* A store hit a page that holds code. */
+static bool stored(struct translate_vcpu *t, const struct trace *trace, unsigned number)
+{
+    struct x86_core *core = &t->soft.core;
+    struct block *block = trace->block;
+    uint64_t rip = trace->linear;
+    for (unsigned i = 0; i <= number; i++)
+        rip += block->insn[i].length;
+    core->cpu.reg[X86_RIP] = rip;
+    core->insn_end = block->insn + 1; /* cleared when the block itself goes */
+    t->soft.cache.running = block;
+    const struct ram *ram = t->soft.vm->config.ram;
+    for (unsigned i = 0; i < ram->regions; i++) {
+        uint64_t offset = t->scratch - (uint64_t)(uintptr_t)ram->region[i].host;
+        if (offset < ram->region[i].size)
+            core->env->code_written(core->owner, ram->region[i].gpa + offset, 32);
+    }
+    return core->insn_end != NULL;
+}
+
+static void fill_jump(struct translate_vcpu *t, struct trace *trace)
+{
+    t->jump[trace->context][jump_slot(trace->linear)] =
+        (struct jump_entry){trace->linear, t->code.exec + trace->indirect_entry};
+    t->jump_used[trace->context] = true;
+}
+
+/* Runs the trace and what follows. True when the loop may simply look up the block at RIP. */
+static bool run_trace(struct translate_vcpu *t, struct trace *trace)
+{
+    struct x86_core *core = &t->soft.core;
+    uint32_t stub = t->stubs.enter, to = trace->entry;
+    for (;;) {
+        struct site *site = enter(t, stub, to);
+        stub = t->stubs.enter;
+        if (!site) {
+            t->stats.exit[SITE_INDIRECT]++;
+            t->fill_jump = true;
+            return true;
+        }
+        trace = site->trace;
+        t->stats.exit[site->kind]++;
+        switch ((enum site_kind)site->kind) {
+        case SITE_NEXT:
+            core->cpu.reg[X86_RIP] = site->target;
+            t->link_from = site;
+            return true;
+        case SITE_LOOK_UP:
+            core->cpu.reg[X86_RIP] = trace->linear;
+            return true;
+        case SITE_VECTOR:
+            core->cpu.reg[X86_RIP] = trace->linear;
+            if (!vectors_allowed(core)) {
+                t->no_vectors = true;
+                return true;
+            }
+            stub = t->stubs.enter_vector;
+            break;
+        case SITE_STORED:
+            if (!stored(t, trace, site->insn) || !site->resume)
+                return true;
+            break;
+        case SITE_INTERPRET:
+        default: {
+            bool last = site->insn + 1u == trace->block->count;
+            bool plain = trace->block->plain;
+            if (!interpret(t, trace, site->insn) || !site->resume)
+                return !last || plain;
+        }
+        }
+        if (trace->vector)
+            stub = t->stubs.enter_vector;
+        if (trace->vector && !vectors_allowed(core)) { /* cannot be: what changes that ends a block */
+            return true;
+        }
+        to = site->resume;
+    }
+}
+
+bool tier_run(struct engine_vcpu *vcpu, struct block *block, uint64_t linear, bool *ret_plain)
+{
+    struct translate_vcpu *t = translate_of(vcpu);
+    unsigned context = context_of(&vcpu->core);
+    if (t->no_vectors) { /* this block raises #NM or #UD: the interpreter does it best */
+        t->no_vectors = false;
+        return false;
+    }
+    struct trace *trace = find_trace(block, linear, context);
+    if (!trace)
+        trace = translate(t, block, linear);
+    if (!trace) {
+        t->link_from = NULL;
+        t->fill_jump = false;
+        return false;
+    }
+    if (t->link_from)
+        link_site(t, t->link_from, trace);
+    if (t->fill_jump)
+        fill_jump(t, trace);
+    t->link_from = NULL;
+    t->fill_jump = false;
+    *ret_plain = run_trace(t, trace);
+    return true;
+}

@@ -1,0 +1,153 @@
+/* stubs.c - the fixed code around traces: in, out, and indirect jumps. */
+#include "engine/translate/emit.h"
+#include "engine/translate/vcpu.h"
+
+/* Guest registers kept in host registers; RSP last in, first out, since it ends the host's stack. */
+static const uint8_t resident[] = {H_RCX, H_RDX, H_RBX, H_RBP, H_RSI, H_RDI, H_R8,
+                                   H_R9,  H_R12, H_R13, H_R14, H_R15};
+static const uint8_t callee_saved[] = {H_RBX, H_RBP, H_R12, H_R13, H_R14, H_R15};
+
+static void push_pop(struct emit *e, unsigned opcode, unsigned reg)
+{
+    if (reg >= 8)
+        emit8(e, 0x41);
+    emit8(e, opcode | (reg & 7));
+}
+
+/* VMOVDQU between ymm and gs:[offset]; opcode 0x6f loads, 0x7f stores. */
+static void vector_move(struct emit *e, unsigned opcode, unsigned ymm, size_t offset)
+{
+    emit8(e, 0x65);
+    emit8(e, 0xc5);
+    emit8(e, (ymm < 8 ? 0x80u : 0) | 0x7e); /* vvvv = 1111, L = 1, pp = F3 */
+    emit8(e, opcode);
+    emit8(e, (ymm & 7) << 3 | 4);
+    emit8(e, 0x25);
+    emit32(e, (uint32_t)offset);
+}
+
+/* LDMXCSR (group 2) or STMXCSR (3) gs:[offset]. */
+static void mxcsr(struct emit *e, unsigned group, size_t offset)
+{
+    emit8(e, 0x65);
+    emit8(e, 0x0f);
+    emit8(e, 0xae);
+    emit8(e, group << 3 | 4);
+    emit8(e, 0x25);
+    emit32(e, (uint32_t)offset);
+}
+
+static void set_resident(struct emit *e, unsigned value)
+{
+    emit8(e, 0x65);
+    emit8(e, 0xc6);
+    emit8(e, 0x04);
+    emit8(e, 0x25);
+    emit32(e, (uint32_t)GS(vector_resident));
+    emit8(e, value);
+}
+
+static void load_vectors(struct emit *e)
+{
+    for (unsigned i = 0; i < 16; i++)
+        vector_move(e, 0x6f, i, GS_CPU(ymm) + 32 * i);
+    mxcsr(e, 2, GS_CPU(fx) + 24);
+    set_resident(e, 1);
+}
+
+static void save_vectors(struct emit *e)
+{
+    for (unsigned i = 0; i < 16; i++)
+        vector_move(e, 0x7f, i, GS_CPU(ymm) + 32 * i);
+    mxcsr(e, 3, GS_CPU(fx) + 24);
+    mxcsr(e, 2, GS(host_mxcsr));
+    set_resident(e, 0);
+    emit8(e, 0xc5); /* vzeroupper, for the C code's sake */
+    emit8(e, 0xf8);
+    emit8(e, 0x77);
+}
+
+/* RDI = struct translate_vcpu (GS points there already), RSI = where to go. */
+static void make_enter(struct emit *e, bool vector)
+{
+    for (unsigned i = 0; i < sizeof callee_saved; i++)
+        push_pop(e, 0x50, callee_saved[i]);
+    emit_store(e, H_RSP, GS(host_rsp));
+    emit_mov(e, H_R11, H_RSI);
+    if (vector)
+        load_vectors(e);
+    emit_gs(e, false, 0x8b, H_RAX, GS(flags));
+    emit8(e, 0x04); /* add al, 0x7f: OF as SETO saw it */
+    emit8(e, 0x7f);
+    emit8(e, 0x9e); /* sahf */
+    emit_load(e, H_RAX, GS_REG(X86_RAX));
+    for (unsigned i = 0; i < sizeof resident; i++)
+        emit_load(e, resident[i], GS_REG(resident[i]));
+    emit_load(e, H_RSP, GS_REG(X86_RSP));
+    emit8(e, 0x41); /* jmp r11 */
+    emit8(e, 0xff);
+    emit8(e, 0xe3);
+}
+
+/* R11 = struct site: becomes the result of the C call of `enter`. */
+static void make_leave(struct emit *e)
+{
+    emit_store(e, H_RAX, GS_REG(X86_RAX));
+    emit8(e, 0x9f); /* lahf */
+    emit8(e, 0x0f); /* seto al */
+    emit8(e, 0x90);
+    emit8(e, 0xc0);
+    emit_gs(e, false, 0x89, H_RAX, GS(flags));
+    for (unsigned i = 0; i < sizeof resident; i++)
+        emit_store(e, resident[i], GS_REG(resident[i]));
+    emit_store(e, H_RSP, GS_REG(X86_RSP));
+    emit_load(e, H_RSP, GS(host_rsp));
+    emit8(e, 0x65); /* cmp byte gs:[vector_resident], 0 */
+    emit8(e, 0x80);
+    emit8(e, 0x3c);
+    emit8(e, 0x25);
+    emit32(e, (uint32_t)GS(vector_resident));
+    emit8(e, 0);
+    uint32_t skip = emit_jcc(e, CC_E);
+    save_vectors(e);
+    emit_patch32(e->start, skip, emit_offset(e));
+    emit_mov(e, H_RAX, H_R11);
+    for (unsigned i = sizeof callee_saved; i-- > 0;)
+        push_pop(e, 0x58, callee_saved[i]);
+    emit8(e, 0xc3);
+}
+
+/* R10 = target: jumps to what the jump cache has for it, which checks that it is for that target. */
+static void make_indirect(struct emit *e, unsigned context)
+{
+    emit_pext(e, H_R11, H_R10, GS(jump_mask));
+    emit_rorx(e, H_R11, H_R11, 60); /* times 16 */
+    emit8(e, 0x65);                 /* jmp gs:[r11 + jump + 8] */
+    emit8(e, 0x41);
+    emit8(e, 0xff);
+    emit8(e, 0xa3);
+    emit32(e, (uint32_t)(GS(jump) + context * sizeof(struct jump_entry) * JUMP_ENTRIES + 8));
+}
+
+void stubs_make(struct translate_vcpu *t)
+{
+    struct emit emit = {.start = t->code.write, .at = t->code.write + t->code.used,
+                        .end = t->code.write + t->code.size, .full = false};
+    struct emit *e = &emit;
+    t->stubs.enter = emit_offset(e);
+    make_enter(e, false);
+    t->stubs.enter_vector = emit_offset(e);
+    make_enter(e, true);
+    t->stubs.leave = emit_offset(e);
+    make_leave(e);
+    t->stubs.indirect_miss = emit_offset(e);
+    emit_store(e, H_R10, GS_REG(X86_RIP));
+    emit_mov_imm(e, H_R11, 0);
+    emit_jmp_to(e, t->stubs.leave);
+    for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++) {
+        t->stubs.indirect[context] = emit_offset(e);
+        make_indirect(e, context);
+    }
+    t->stubs.end = emit_offset(e);
+    t->code.used = t->stubs.end;
+}

@@ -1,0 +1,149 @@
+/* translate.c - the engine `translate`: the software vCPU with a tier of translated code. */
+#include <cpuid.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+
+#include "engine/soft/soft.h"
+#include "engine/translate/vcpu.h"
+
+#define CODE_SIZE ((size_t)64 << 20)  /* of all vCPUs together */
+#define ARENA_SIZE ((size_t)64 << 20) /* for traces and sites; touched as it fills */
+#define HWCAP2_FSGSBASE 2u
+
+static int translate_probe(struct error *error)
+{
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_BMI2) || !(b & bit_AVX2))
+        return error_set(error, ENOTSUP, "the host's processor lacks AVX2 or BMI2, which translated code uses");
+    if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE))
+        return error_set(error, ENOTSUP, "the host's kernel does not let programs set GS (FSGSBASE; Linux 5.9)");
+    struct codemem code;
+    int r = codemem_open(&code, 4096, error);
+    if (r == 0)
+        codemem_close(&code);
+    return r;
+}
+
+static void *reserve(size_t size)
+{
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static void tier_close(struct engine_vcpu *vcpu)
+{
+    struct translate_vcpu *t = translate_of(vcpu);
+    fault_thread_end(t);
+    codemem_close(&t->code);
+    if (t->arena)
+        munmap(t->arena, t->arena_size);
+    if (t->by_address)
+        munmap(t->by_address, TRACES_MAX * sizeof t->by_address[0]);
+}
+
+static int tier_open(struct engine_vcpu *vcpu, struct error *error)
+{
+    struct translate_vcpu *t = translate_of(vcpu);
+    unsigned vcpus = vcpu->vm->config.vcpus;
+    int r = fault_install(error);
+    if (r == 0)
+        r = codemem_open(&t->code, CODE_SIZE / vcpus, error);
+    if (r < 0)
+        return r;
+    t->arena_size = ARENA_SIZE / vcpus;
+    t->arena = reserve(t->arena_size);
+    t->by_address = reserve(TRACES_MAX * sizeof t->by_address[0]);
+    if (!t->arena || !t->by_address) {
+        tier_close(vcpu);
+        return error_set(error, ENOMEM, "no memory for translated code");
+    }
+    fast_init(t);
+    t->jump_mask = (uint64_t)(JUMP_ENTRIES - 1) << 1;
+    __asm__("stmxcsr %0" : "=m"(t->host_mxcsr));
+    stubs_make(t);
+    for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++)
+        t->jump_used[context] = true;
+    jumps_forget(t);
+    return 0;
+}
+
+static void tier_thread(struct engine_vcpu *vcpu)
+{
+    fault_thread_begin(translate_of(vcpu));
+}
+
+static void tier_flushed(struct engine_vcpu *vcpu)
+{
+    traces_flush(translate_of(vcpu));
+}
+
+static void tier_mapping_changed(struct engine_vcpu *vcpu, bool all, uint64_t linear)
+{
+    struct translate_vcpu *t = translate_of(vcpu);
+    fast_forget(t, all, linear);
+    jumps_forget(t);
+}
+
+static void tier_stats(const struct engine_vcpu *vcpu, FILE *out)
+{
+    const struct translate_vcpu *t = (const struct translate_vcpu *)vcpu;
+    const struct translate_stats *s = &t->stats;
+    const struct {
+        const char *name;
+        uint64_t value;
+    } row[] = {
+        {"traces_made", s->traces},
+        {"traces_dropped", s->dropped},
+        {"trace_flushes", s->flushes},
+        {"code_bytes", t->code.used},
+        {"arena_bytes", t->arena_used},
+        {"links", s->links},
+        {"unlinks", s->unlinks},
+        {"exits_next", s->exit[SITE_NEXT]},
+        {"exits_indirect", s->exit[SITE_INDIRECT]},
+        {"exits_interpret", s->exit[SITE_INTERPRET]},
+        {"exits_look_up", s->exit[SITE_LOOK_UP]},
+        {"exits_vector", s->exit[SITE_VECTOR]},
+        {"exits_stored", s->exit[SITE_STORED]},
+    };
+    for (size_t n = 0; n < sizeof row / sizeof row[0]; n++)
+        fprintf(out, "vcpu%u.%s %" PRIu64 "\n", vcpu->index, row[n].name, row[n].value);
+}
+
+static const struct tier_ops tier = {
+    .vcpu_size = sizeof(struct translate_vcpu),
+    .open = tier_open,
+    .close = tier_close,
+    .thread = tier_thread,
+    .run = tier_run,
+    .dropped = tier_dropped,
+    .flushed = tier_flushed,
+    .mapping_changed = tier_mapping_changed,
+    .stats = tier_stats,
+};
+
+static int translate_vm_create(const struct engine_config *config, struct engine_vm **ret_vm, struct error *error)
+{
+    return soft_vm_create(config, &tier, ret_vm, error);
+}
+
+const struct engine_ops engine_translate = {
+    .name = "translate",
+    .summary = "rewrites the guest's code for this processor; needs no hardware help",
+    .irqchip = false,
+    .probe = translate_probe,
+    .vm_create = translate_vm_create,
+    .vm_destroy = soft_vm_destroy,
+    .vcpu_create = soft_vcpu_create,
+    .vcpu_destroy = soft_vcpu_destroy,
+    .run = soft_run,
+    .kick = soft_kick,
+    .interrupt = soft_interrupt,
+    .nmi = soft_nmi,
+    .get_state = soft_get_state,
+    .set_state = soft_set_state,
+    .stats = soft_stats,
+};

@@ -1,0 +1,175 @@
+/* vcpu.h - what translated code sees through GS, and the translator's own view of a vCPU.
+ *
+ * While translated code runs, guest RAX..R15 are in the host registers of the same name, but for R10 and
+ * R11, which stay in memory and leave their host registers as scratch; the guest's arithmetic flags are the
+ * host's. RSP holds the guest's RSP, so the thread has an alternate signal stack. The vector registers
+ * hold the guest's only while `vector_resident` is set.
+ *
+ * Guest memory is reached through `tlb`, a second software TLB in the form that generated code tests
+ * fastest. It holds copies of what core.tlb proved, and never more. */
+#ifndef VENEER_ENGINE_TRANSLATE_VCPU_H
+#define VENEER_ENGINE_TRANSLATE_VCPU_H
+
+#include <stddef.h>
+
+#include "base/codemem.h"
+#include "engine/soft/vcpu.h"
+
+/* ---- memory ---- */
+
+#define FAST_ENTRIES 4096u /* by linear page number; a power of two */
+#define FAST_SHIFT 5       /* log2 of an entry's size */
+
+/* linear + bias is the offset in the page when the entry is of that page; for any other linear address that
+ * comes to this entry it is 4096 or more, unsigned. */
+struct fast_entry {
+    uint64_t read_bias, write_bias;
+    uint8_t *host;  /* the page */
+    uint8_t *flags; /* its flag byte */
+};
+
+/* ---- code ---- */
+
+enum site_kind {
+    SITE_NEXT,      /* go on at `target`; `field` is the jump that led here, to be linked */
+    SITE_INDIRECT,  /* go on at RIP, which the stub stored */
+    SITE_INTERPRET, /* interpret instruction `insn`, then go on at `resume` (0: at RIP) */
+    SITE_LOOK_UP,   /* attention, before the trace's first instruction */
+    SITE_VECTOR,    /* the trace needs the vector registers; `resume` goes on with them loaded */
+    SITE_STORED     /* instruction `insn` stored to a page with code, at host address `scratch` */
+};
+
+struct trace;
+
+/* A place where a trace leaves to C. */
+struct site {
+    struct trace *trace;
+    struct trace *linked;   /* SITE_NEXT: where the jump goes now, or NULL */
+    struct site *next_link; /* in linked->incoming */
+    uint64_t target;        /* SITE_NEXT: linear address */
+    uint32_t resume;        /* offset in code memory */
+    uint32_t field;         /* SITE_NEXT: the displacement to patch */
+    uint32_t stub;          /* SITE_NEXT: where the displacement goes when not linked */
+    uint16_t insn;
+    uint8_t kind;
+};
+
+/* One translation of a block: for a linear address and a TLB context (which implies the privilege level). */
+struct trace {
+    struct block *block;
+    struct trace *next;      /* of the same block */
+    uint64_t linear;
+    uint32_t entry;          /* for direct jumps */
+    uint32_t indirect_entry; /* for indirect ones: checks R10 against `linear` */
+    uint32_t end;
+    uint8_t context;
+    bool vector;             /* uses the vector registers */
+    uint16_t count;          /* of instructions */
+    struct site *incoming;   /* jumps that lead to `entry` */
+    uint16_t start[];        /* where each instruction's code starts, from `indirect_entry`; the last is its end */
+};
+
+#define TRACES_MAX 262144u
+
+#define JUMP_ENTRIES 2048u /* a power of two */
+struct jump_entry {
+    uint64_t linear; /* of `code`'s trace; for removal only: the trace checks for itself */
+    const void *code;
+};
+
+/* Fixed pieces of code at the start of code memory, made by stubs_make. Offsets. */
+struct stubs {
+    uint32_t enter;        /* as C: site (*)(translate_vcpu *, const void *code) */
+    uint32_t enter_vector; /* the same, with the vector registers loaded */
+    uint32_t leave;        /* R11 = struct site * */
+    uint32_t indirect[X86_TLB_CONTEXTS];      /* R10 = target */
+    uint32_t indirect_miss;
+    uint32_t end;
+};
+
+struct translate_stats {
+    uint64_t traces, code_bytes, flushes, links, unlinks, dropped;
+    uint64_t exit[6]; /* by enum site_kind */
+};
+
+struct translate_vcpu {
+    struct engine_vcpu soft; /* first: GS points at soft.core.cpu.reg[0] */
+
+    uint64_t host_rsp;
+    uint64_t spill;        /* RCX, for a few instructions */
+    uint64_t scratch;      /* a host address that was stored to */
+    uint64_t scratch_index;
+    uint64_t target;       /* an indirect branch's, while the return address is pushed */
+    uint64_t index_mask, page_mask, one, jump_mask; /* constants for PEXT */
+    uint32_t flags;        /* AH as LAHF, AL as SETO */
+    uint32_t host_mxcsr;
+    bool vector_resident;
+
+    struct jump_entry jump[X86_TLB_CONTEXTS][JUMP_ENTRIES];
+    struct fast_entry tlb[X86_TLB_CONTEXTS][FAST_ENTRIES];
+
+    /* Below: C only. */
+    uint64_t tlb_used[X86_TLB_CONTEXTS][FAST_ENTRIES / 64];
+    bool jump_used[X86_TLB_CONTEXTS];
+    struct codemem code;
+    struct stubs stubs;
+    uint8_t *arena; /* traces and sites */
+    size_t arena_used, arena_size;
+    struct trace **by_address; /* all traces, in the order of their code */
+    size_t traces;
+    struct site fault;         /* where a host fault in translated code leaves to */
+    struct site *link_from;    /* the jump to link when the next trace is found */
+    bool no_vectors;           /* the next block needs vector registers that the guest may not use now */
+    bool fill_jump;            /* an indirect jump missed: enter the next trace in `jump` */
+    void *signal_stack;
+    struct translate_stats stats;
+};
+
+_Static_assert(sizeof(struct fast_entry) == 1u << FAST_SHIFT, "generated code scales by it");
+
+static inline struct translate_vcpu *translate_of(struct engine_vcpu *vcpu)
+{
+    return (struct translate_vcpu *)vcpu;
+}
+
+/* Where gs:[...] finds things. */
+#define GS_REG(number) (offsetof(struct translate_vcpu, soft.core.cpu.reg) + 8u * (number))
+#define GS_CPU(field) offsetof(struct translate_vcpu, soft.core.cpu.field)
+#define GS_ATTENTION offsetof(struct translate_vcpu, soft.core.attention)
+#define GS(field) offsetof(struct translate_vcpu, field)
+
+/* fasttlb.c */
+void fast_init(struct translate_vcpu *t);
+/* After instruction `insn` was interpreted: copies what core.tlb knows of its operand's page. */
+void fast_learn(struct translate_vcpu *t, uint64_t linear);
+void fast_forget(struct translate_vcpu *t, bool all, uint64_t linear);
+
+/* stubs.c: makes the stubs at the start of code memory. */
+void stubs_make(struct translate_vcpu *t);
+
+/* compile.c: translates the block for RIP = linear at the current context. NULL when there is no room. */
+struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t linear);
+
+static inline unsigned jump_slot(uint64_t linear) { return (unsigned)(linear >> 1) % JUMP_ENTRIES; }
+/* Empties the jump cache: linear addresses may lead elsewhere now. */
+void jumps_forget(struct translate_vcpu *t);
+
+/* The tier's operations for engine/soft (run.c). */
+bool tier_run(struct engine_vcpu *vcpu, struct block *block, uint64_t linear, bool *ret_plain);
+void tier_dropped(struct engine_vcpu *vcpu, struct block *block);
+
+/* Forgets all translations. No trace runs. */
+void traces_flush(struct translate_vcpu *t);
+
+/* fault.c: host signals that a guest's own instruction caused (#DE, #XM, a misaligned vector operand) leave
+ * the trace, and the interpreter raises what is due. fault_install: once a process. The others: per thread,
+ * around running. */
+int fault_install(struct error *error);
+void fault_thread_begin(struct translate_vcpu *t);
+void fault_thread_end(struct translate_vcpu *t);
+
+/* Makes or undoes a link. */
+void link_site(struct translate_vcpu *t, struct site *site, struct trace *target);
+void unlink_incoming(struct translate_vcpu *t, struct trace *trace);
+
+#endif
