@@ -10,6 +10,10 @@
 #define SF X86_FLAG_SF
 #define OF X86_FLAG_OF
 
+/* Of a page fault's error code. */
+#define PF_ERROR_P 1u
+#define PF_ERROR_W 2u
+
 /* Flags left undefined, by mnemonic: the "Flags Affected" section of each instruction's page in SDM 2. */
 static const struct {
     ZydisMnemonic mnemonic;
@@ -114,9 +118,12 @@ static uint64_t flags_mask(const struct eq_case *c, const struct eq_result *r, u
 }
 
 /* The host's kernel reports a not-present kernel address as protected, so as not to show its mappings. */
-static bool same_error(const struct eq_result *a, const struct eq_result *b)
+static bool same_error(const struct eq_result *a, const struct eq_result *b, bool wide)
 {
-    uint32_t hidden = a->vector == 14 && a->cr2 >= UINT64_C(0x7ffffffff000) ? 1 : 0;
+    uint32_t hidden = a->vector == 14 && a->cr2 >= UINT64_C(0x7ffffffff000) ? PF_ERROR_P : 0;
+
+    if (wide && a->vector == 14)
+        hidden |= PF_ERROR_W; /* XSAVE reads the header of what it writes */
 
     return ((a->error_code ^ b->error_code) & ~hidden) == 0;
 }
@@ -145,7 +152,7 @@ bool eq_same(const struct eq_case *c, const struct eq_result *a, const struct eq
            ((s->rflags ^ t->rflags) & flags_mask(c, a, leeway->flags)) == 0 && s->fs_base == t->fs_base &&
            s->gs_base == t->gs_base && same_selectors(s, t) && same_fx(s->fx, t->fx) &&
            memcmp(s->ymm, t->ymm, sizeof s->ymm) == 0 && a->stuck == b->stuck &&
-           (same_by_priority(a, b) || (a->vector == b->vector && same_error(a, b) && same_address(a, b, leeway->wide)));
+           (same_by_priority(a, b) || (a->vector == b->vector && same_error(a, b, leeway->wide) && same_address(a, b, leeway->wide)));
 }
 
 void eq_leeway_of(const struct eq_insn *insn, const struct eq_state *before, struct eq_leeway *ret_leeway)

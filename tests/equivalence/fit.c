@@ -78,6 +78,19 @@ static bool is_xsave_family(ZydisMnemonic m)
     }
 }
 
+/* XSAVE's component mask is in EDX:EAX, which then cannot hold an address as well. */
+bool eq_fits(const struct eq_insn *i)
+{
+    for (unsigned k = 0; is_xsave_family(i->insn.mnemonic) && k < i->insn.operand_count; k++) {
+        int base = eq_gpr_of(i->operand[k].mem.base), index = eq_gpr_of(i->operand[k].mem.index);
+
+        if (i->operand[k].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+            (base == X86_RAX || base == X86_RDX || index == X86_RAX || index == X86_RDX))
+            return false;
+    }
+    return true;
+}
+
 void eq_fit_state(struct generator *g, struct eq_case *c, const struct eq_insn *i)
 {
     const uint64_t repeats = ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;

@@ -258,11 +258,11 @@ static void aim_operands(struct generator *g, struct eq_case *c, struct eq_insn 
     }
 }
 
-/* Whether unaligned operands of more than 8 bytes raise #AC is up to the processor (SDM 2, MOVUPS; SDM 3A, 6.15). */
+/* Whether unaligned operands of other than 1, 2, 4 or 8 bytes raise #AC is up to the processor (SDM 2, MOVUPS; SDM 3A, 6.15). */
 static bool wide_operand(const struct eq_insn *i)
 {
     for (unsigned k = 0; k < i->insn.operand_count; k++)
-        if (i->operand[k].type == ZYDIS_OPERAND_TYPE_MEMORY && i->operand[k].size > 64)
+        if (i->operand[k].type == ZYDIS_OPERAND_TYPE_MEMORY && (i->operand[k].size > 64 || (i->operand[k].size & (i->operand[k].size - 1))))
             return true;
     return false;
 }
@@ -304,6 +304,8 @@ bool generate_case(struct generator *g, const struct form *form, struct eq_case 
     struct eq_case *c = ret_case;
 
     if (!generate_bytes(g, form, ret_insn))
+        return false;
+    if (!eq_fits(ret_insn))
         return false;
     ret_insn->linear = 0;
     memset(c, 0, sizeof *c);

@@ -41,6 +41,7 @@ bool generate_sequence(struct generator *g, const struct form_list *list, bool c
 
 /* fit.c: what an instruction needs beyond random values to get anywhere: small counts, selectors, masks
  * before its operands are aimed; then the contents of a memory operand. */
+bool eq_fits(const struct eq_insn *i); /* false: these bytes cannot be given a useful state */
 void eq_fit_state(struct generator *g, struct eq_case *c, const struct eq_insn *i);
 void eq_fit_memory(struct generator *g, const struct eq_case *c, const struct eq_insn *i, uint64_t linear,
                    unsigned size);

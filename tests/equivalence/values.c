@@ -165,6 +165,8 @@ uint64_t eq_data_address(struct eq_random *r, bool code32, unsigned size)
 
     if (size == 0)
         size = 1;
+    if (size >= 512) /* FXSAVE and XSAVE areas: whether parts not in use are touched is the processor's choice */
+        return eq_once_in(r, 12) ? base + 0x5000 : base + 0x1000 + (eq_below(r, 0x1000) & ~(eq_once_in(r, 16) ? 0 : 63u));
     if (kind < 3) { /* across an edge, or just before it */
         offset = edges[eq_below(r, COUNT(edges))] - eq_below(r, size + 1);
         if (eq_once_in(r, 2))

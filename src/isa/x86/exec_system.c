@@ -139,13 +139,13 @@ static void fsgsbase(struct x86_core *core, const struct x86_insn *insn)
         x86_raise_ud(core);
     if (insn->sub & 8) {
         uint64_t base = *x86_gpr(core, insn->rm);
-        if (insn->opsize == 4)
+        if (insn->opsize < 8) /* an operand-size prefix is ignored */
             base = (uint32_t)base;
         if (!x86_canonical(base))
             x86_raise_gp(core, 0);
         seg->base = base;
     } else {
-        x86_gpr_set(core, insn->rm, insn->opsize, seg->base);
+        x86_gpr_set(core, insn->rm, insn->opsize < 8 ? 4 : 8, seg->base);
     }
 }
 

@@ -227,8 +227,8 @@ static void sysexit(struct x86_core *core, const struct x86_insn *insn)
     uint64_t *reg = cpu->reg;
     uint16_t selector = (uint16_t)cpu->sysenter_cs & 0xfffc;
     bool wide = insn->opsize == 8;
-    check_sysenter(core);
     x86_require_cpl0(core);
+    check_sysenter(core);
     if (wide && (!x86_canonical(reg[X86_RCX]) || !x86_canonical(reg[X86_RDX])))
         x86_raise_gp(core, 0);
     reg[X86_RSP] = wide ? reg[X86_RCX] : (uint32_t)reg[X86_RCX];

@@ -107,9 +107,9 @@ static void string_io(struct x86_core *core, const struct x86_insn *insn)
     uint16_t port = (uint16_t)core->cpu.reg[X86_RDX];
     bool repeat = (insn->flags & (X86_INSN_REP | X86_INSN_REPNE)) != 0;
     unsigned chunk = core->debug_armed ? 1 : REPEAT_CHUNK;
+    check_port(core, port, insn->opsize); /* also with a count of zero */
     if (repeat && !(core->cpu.reg[X86_RCX] & address_mask(insn)))
         return;
-    check_port(core, port, insn->opsize);
     for (unsigned i = 0; i < chunk; i++) {
         if (insn->sub)
             outs_once(core, insn, port);

@@ -166,7 +166,7 @@ static void lar(struct x86_core *core, const struct x86_insn *insn)
     require_protected(core);
     bool ok = inspect(core, x86_read_rm16(core, insn), core->long_mode ? wide : legacy, &d);
     if (ok)
-        x86_gpr_set(core, insn->reg, insn->opsize, d.low >> 32 & 0x00f0ff00);
+        x86_gpr_set(core, insn->reg, insn->opsize, d.low >> 32 & 0x00ffff00);
     set_zf(core, ok);
 }
 
@@ -200,12 +200,13 @@ static void arpl(struct x86_core *core, const struct x86_insn *insn)
     uint64_t linear = 0;
     if (insn->flags & X86_INSN_MEMORY) {
         linear = x86_linear(core, insn, 2, true);
-        x86_probe_write(core, linear, 2);
         selector = x86_load16(core, linear);
     } else {
         selector = (uint16_t)*x86_gpr(core, insn->rm);
     }
     bool raise = (selector & 3) < rpl;
+    if (!raise && (insn->flags & X86_INSN_MEMORY))
+        x86_probe_write(core, linear, 2);
     if (raise && (insn->flags & X86_INSN_MEMORY))
         x86_store16(core, linear, (uint16_t)((selector & ~3) | rpl));
     else if (raise)
