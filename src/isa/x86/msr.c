@@ -28,6 +28,7 @@ enum msr {
 #define MSR_TSC_AUX 0xc0000103u
 #define MSR_AMD_SYSCFG 0xc0010010u
 #define MSR_AMD_HWCR 0xc0010015u
+#define MSR_AMD_NB_CFG 0xc001001fu
 #define MSR_AMD_PATCH_LOADER 0xc0010020u
 #define MSR_AMD_INT_PENDING 0xc0010055u
 #define MSR_AMD_VM_CR 0xc0010114u
@@ -39,6 +40,7 @@ enum msr {
 #define MTRR_CAP UINT64_C(0x508) /* write-combining, fixed ranges, 8 variable ranges */
 #define SPEC_CTRL_BITS UINT64_C(7) /* IBRS STIBP SSBD */
 #define HWCR_TSC_AT_P0 (UINT64_C(1) << 24)
+#define NB_CFG_EXTENDED_CONFIG (UINT64_C(1) << 46) /* PCI configuration space through ports CF8h, CFCh is whole */
 #define DE_CFG_LFENCE (UINT64_C(1) << 1) /* LFENCE serializes */
 
 uint64_t x86_tsc(const struct x86_core *core)
@@ -158,6 +160,7 @@ static int read_amd(uint32_t msr, uint64_t *ret_value)
 {
     switch (msr) {
     case MSR_AMD_HWCR: *ret_value = HWCR_TSC_AT_P0; return 0;
+    case MSR_AMD_NB_CFG: *ret_value = NB_CFG_EXTENDED_CONFIG; return 0;
     case MSR_AMD_DE_CFG: *ret_value = DE_CFG_LFENCE; return 0;
     case MSR_AMD_SYSCFG:
     case MSR_AMD_INT_PENDING:
@@ -218,6 +221,7 @@ static int write_amd(uint32_t msr)
     switch (msr) {
     case MSR_AMD_SYSCFG:
     case MSR_AMD_HWCR:
+    case MSR_AMD_NB_CFG:
     case MSR_AMD_PATCH_LOADER:
     case MSR_AMD_INT_PENDING:
     case MSR_AMD_VM_CR:

@@ -45,6 +45,7 @@ void x86_cpu_reset(struct x86_cpu *cpu, bool bootstrap)
     cpu->xcr0 = X86_XCR0_X87;
     cpu->pat = UINT64_C(0x0007040600070406);
     cpu->misc_enable = 1; /* fast strings */
+    cpu->mtrr.def_type = 0x806; /* enabled, write-back: as firmware would leave it, for there is none */
     memcpy(cpu->fx, fcw, sizeof(fcw));
     cpu->fx[4] = 0xff; /* every x87 register holds a valid +0.0 */
     memcpy(cpu->fx + 24, mxcsr, sizeof(mxcsr));
