@@ -47,7 +47,7 @@ CODE(int_dpl0, "int $0x81")
 CODE(load_noncanonical, NONCANONICAL "mov (%rax), %eax")
 CODE(store_noncanonical, NONCANONICAL "mov %eax, (%rax)")
 CODE(load_stack_noncanonical, NONCANONICAL "mov %rax, %rbp\n mov (%rbp), %eax")
-CODE(push_noncanonical, NONCANONICAL "mov %rax, %rsp\n push %rax")
+CODE(push_noncanonical, NONCANONICAL "lea 64(%rax), %rsp\n push %rax")
 CODE(call_noncanonical, NONCANONICAL "call *%rax")
 CODE(ret_noncanonical, NONCANONICAL "push %rax\n ret")
 CODE(lstar_noncanonical, "mov $0xc0000082, %ecx\n mov $0x8000, %edx\n xor %eax, %eax\n wrmsr")
@@ -92,7 +92,7 @@ static const struct row rows[] = {
     { "load, non-canonical", &load_noncanonical, 3, 13, 0, 10, true },
     { "store, non-canonical", &store_noncanonical, 3, 13, 0, 10, true },
     { "load by RBP, non-canonical", &load_stack_noncanonical, 3, 12, 0, 13, false },
-    { "PUSH, non-canonical", &push_noncanonical, 3, 12, 0, 13, false },
+    { "PUSH, non-canonical", &push_noncanonical, 3, 12, 0, 14, false },
     { "CALL, non-canonical", &call_noncanonical, 3, 13, 0, 10, false },
     { "RET, non-canonical", &ret_noncanonical, 3, 13, 0, 11, false },
     { "LSTAR, non-canonical", &lstar_noncanonical, 0, 13, 0, 12, false },

@@ -398,10 +398,10 @@ static void check_stacks(void)
     run(&frame, &trap);
     check_equal("the pushed flags", trap.frame.rflags, 2 | FLAG_DF | FLAG_AC | FLAG_NT);
     u64 saved = tss[0].rsp[0];
-    tss[0].rsp[0] = 0x800000000000ull;
+    tss[0].rsp[0] = 0x800000001000ull;
     idt[0x91].ist = 0;
     trap = run_code(&int_91, 3);
-    check_trap_not_tcg("RSP0 not canonical", &trap, 12, 0, "TCG raises #PF");
+    check_trap_not_tcg("RSP0 not canonical", &trap, 12, 0, "TCG raises another");
     tss[0].rsp[0] = saved;
     idt[0x91].ist = IST_TRAP;
 }

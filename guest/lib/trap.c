@@ -127,7 +127,11 @@ struct frame code_frame(const struct code *code, unsigned ring)
 {
     struct frame frame;
     memset(&frame, 0, sizeof frame);
-    memcpy(ring ? user_code : kernel_code, code->start, (size_t)(code->end - code->start));
+    /* A store to code makes an engine drop what it knows of it: not for the same snippet again. */
+    u8 *to = ring ? user_code : kernel_code;
+    const size_t size = (size_t)(code->end - code->start);
+    if (memcmp(to, code->start, size) != 0)
+        memcpy(to, code->start, size);
     frame.rflags = FLAG_FIXED;
     frame.rip = ring == 0 ? KCODE : ring == 3 ? UCODE : UCODE32;
     frame.cs = ring == 0 ? SEL_CODE64 : ring == 3 ? SEL_UCODE64 : SEL_UCODE32;
