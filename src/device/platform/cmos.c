@@ -355,14 +355,15 @@ static void initialise(struct cmos *cmos)
 /* What is kept is how far the guest's time is from the wall's, or the time itself while it stands. */
 static void cmos_save(const struct device *device, struct stream *stream)
 {
-    const struct cmos *cmos = (const struct cmos *)device;
-    uint64_t now = clock_now(cmos->config.clock);
-    int64_t from = standing(cmos) ? 0 : clock_wall(cmos->config.clock);
+    struct cmos cmos = *(const struct cmos *)device;
+    uint64_t now = clock_now(cmos.config.clock);
+    int64_t from = standing(&cmos) ? 0 : clock_wall(cmos.config.clock);
+    advance(&cmos); /* of the copy, so that flags are saved up to now */
     stream_begin(stream, device->ops->name, SAVED_VERSION);
-    stream_put_u8(stream, cmos->index);
-    stream_put_bytes(stream, cmos->ram, sizeof cmos->ram);
-    stream_put_u64(stream, (uint64_t)(time_at(cmos, now) - from));
-    stream_put_u32(stream, (uint32_t)((now - cmos->base) % NS_PER_SECOND));
+    stream_put_u8(stream, cmos.index);
+    stream_put_bytes(stream, cmos.ram, sizeof cmos.ram);
+    stream_put_u64(stream, (uint64_t)(time_at(&cmos, now) - from));
+    stream_put_u32(stream, (uint32_t)((now - cmos.base) % NS_PER_SECOND));
     stream_end(stream);
 }
 
