@@ -34,6 +34,9 @@ enum {
     REG_LVT_END = REG_LVT + LAPIC_LVTS, REG_COUNT = 0x38, REG_COUNT_NOW = 0x39, REG_DIVIDE = 0x3E, REG_SELF = 0x3F
 };
 
+/* Delivery status and remote IRR: a write may carry them (Linux does, as it switches off), and drops them. */
+#define LVT_READ_ONLY 0x5000u
+
 static const uint32_t lvt_writable[LAPIC_LVTS] = {
     [LAPIC_TIMER] = 0x700FF, [LAPIC_THERMAL] = 0x107FF, [LAPIC_COUNTERS] = 0x107FF,
     [LAPIC_LINT0] = 0x1A7FF, [LAPIC_LINT1] = 0x1A7FF,   [LAPIC_ERROR] = 0x100FF};
@@ -287,7 +290,7 @@ static uint32_t writable_bits(unsigned reg, bool x2, bool *ret_exists)
 {
     *ret_exists = true;
     if (reg >= REG_LVT && reg < REG_LVT_END)
-        return lvt_writable[reg - REG_LVT];
+        return lvt_writable[reg - REG_LVT] | LVT_READ_ONLY;
     switch (reg) {
     case REG_TPR: return 0xFF;
     case REG_EOI: return x2 ? 0 : UINT32_MAX;
