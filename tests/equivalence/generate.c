@@ -258,9 +258,26 @@ static void aim_operands(struct generator *g, struct eq_case *c, struct eq_insn 
     }
 }
 
+/* REP MOVS may copy in large chunks where the linear addresses do not overlap (SDM 1, 7.3.9.3): source and destination
+ * must not overlap through the two mappings of the same pages. */
+static void unalias_copy(struct eq_case *c, const struct eq_insn *i)
+{
+    uint64_t source = c->state.gpr[X86_RSI], from_low = EQ_DATA_HIGH - EQ_DATA_LOW;
+
+    if (!(i->insn.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPNE)) || i->operand[1].type != ZYDIS_OPERAND_TYPE_MEMORY)
+        return;
+    source += segment_base(&c->state, i->operand[1].mem.segment, c->code32);
+    if (c->state.gpr[X86_RDI] - EQ_DATA_HIGH < 0x10000)
+        c->state.gpr[X86_RDI] -= from_low;
+    if (source - EQ_DATA_HIGH < 0x10000)
+        c->state.gpr[X86_RSI] -= from_low;
+}
+
 /* Whether unaligned operands of other than 1, 2, 4 or 8 bytes raise #AC is up to the processor (SDM 2, MOVUPS; SDM 3A, 6.15). */
 static bool wide_operand(const struct eq_insn *i)
 {
+    if (i->insn.meta.category == ZYDIS_CATEGORY_SEGOP) /* far pointers: 16:16 is two words */
+        return true;
     for (unsigned k = 0; k < i->insn.operand_count; k++)
         if (i->operand[k].type == ZYDIS_OPERAND_TYPE_MEMORY && (i->operand[k].size > 64 || (i->operand[k].size & (i->operand[k].size - 1))))
             return true;
@@ -316,6 +333,7 @@ bool generate_case(struct generator *g, const struct form *form, struct eq_case 
     c->state.rip = c->address;
     eq_fit_state(g, c, ret_insn);
     aim_operands(g, c, ret_insn);
+    unalias_copy(c, ret_insn);
     if (wide_operand(ret_insn))
         c->state.rflags &= ~(uint64_t)X86_FLAG_AC;
     if (is_branch(ret_insn))

@@ -55,6 +55,19 @@ static void jmp64_m(struct x86_core *core, const struct x86_insn *insn)
 {
     RIP = check64(core, x86_load64(core, x86_linear(core, insn, 8, false)));
 }
+/* An indirect call's target. A bad one is found out after the stack slot, as far as faults go. */
+static uint64_t check_call64(struct x86_core *core, uint64_t target)
+{
+    uint64_t slot = core->cpu.reg[X86_RSP] - 8;
+
+    if (__builtin_expect(!x86_canonical(target), 0)) {
+        if (!x86_canonical(slot))
+            x86_raise(core, X86_SSF, 0);
+        x86_probe_write(core, slot, 8);
+    }
+    return check64(core, target);
+}
+
 static void call64(struct x86_core *core, const struct x86_insn *insn)
 {
     uint64_t target = check64(core, RIP + (uint64_t)insn->imm);
@@ -64,14 +77,14 @@ static void call64(struct x86_core *core, const struct x86_insn *insn)
 }
 static void call64_r(struct x86_core *core, const struct x86_insn *insn)
 {
-    uint64_t target = check64(core, x86_get64(core, insn->reg));
+    uint64_t target = check_call64(core, x86_get64(core, insn->reg));
 
     x86_push_64(core, RIP);
     RIP = target;
 }
 static void call64_m(struct x86_core *core, const struct x86_insn *insn)
 {
-    uint64_t target = check64(core, x86_load64(core, x86_linear(core, insn, 8, false)));
+    uint64_t target = check_call64(core, x86_load64(core, x86_linear(core, insn, 8, false)));
 
     x86_push_64(core, RIP);
     RIP = target;

@@ -199,16 +199,14 @@ static void arpl(struct x86_core *core, const struct x86_insn *insn)
     uint16_t rpl = (uint16_t)*x86_gpr(core, insn->reg) & 3, selector;
     uint64_t linear = 0;
     if (insn->flags & X86_INSN_MEMORY) {
-        linear = x86_linear(core, insn, 2, true);
+        linear = x86_linear(core, insn, 2, false); /* written only where the RPL changes */
         selector = x86_load16(core, linear);
     } else {
         selector = (uint16_t)*x86_gpr(core, insn->rm);
     }
     bool raise = (selector & 3) < rpl;
-    if (!raise && (insn->flags & X86_INSN_MEMORY))
-        x86_probe_write(core, linear, 2);
     if (raise && (insn->flags & X86_INSN_MEMORY))
-        x86_store16(core, linear, (uint16_t)((selector & ~3) | rpl));
+        x86_store16(core, x86_linear(core, insn, 2, true), (uint16_t)((selector & ~3) | rpl));
     else if (raise)
         x86_gpr_set(core, insn->rm, 2, (uint16_t)((selector & ~3) | rpl));
     set_zf(core, raise);
