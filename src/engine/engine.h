@@ -10,6 +10,7 @@
 #ifndef VENEER_ENGINE_ENGINE_H
 #define VENEER_ENGINE_ENGINE_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -18,6 +19,9 @@
 #include "isa/x86/cpuid.h"
 #include "isa/x86/state.h"
 #include "memory/ram.h"
+
+/* Engines may send this signal to a vCPU's thread and install a handler for it: the thread must not block it. */
+#define ENGINE_KICK_SIGNAL SIGUSR1
 
 struct engine_vm;
 struct engine_vcpu;

@@ -60,6 +60,7 @@ static uint64_t nanoseconds(void)
 static void sample(uint64_t *ret_ns, uint64_t *ret_tsc)
 {
     uint64_t best = UINT64_MAX;
+    *ret_ns = *ret_tsc = 0;
     for (int i = 0; i < 32; i++) {
         uint64_t before = __rdtsc(), ns = nanoseconds(), after = __rdtsc();
         if (after - before < best) {
@@ -72,7 +73,7 @@ static void sample(uint64_t *ret_ns, uint64_t *ret_tsc)
 
 static uint64_t measured(void)
 {
-    uint64_t ns0, tsc0, ns1, tsc1;
+    uint64_t ns0, tsc0, ns1, tsc1; /* some time lies between the two samples */
     sample(&ns0, &tsc0);
     struct timespec pause = {0, (long)MEASURE_NS};
     nanosleep(&pause, NULL);

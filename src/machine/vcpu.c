@@ -153,15 +153,14 @@ static void *vcpu_thread(void *argument)
     return NULL;
 }
 
-/* The program's signals are for its main thread; an engine unblocks what it uses for kicks. */
+/* The program's signals are for its main thread; faults, and what engines kick with, stay. */
 int vcpu_start(struct vcpu *vcpu, struct error *error)
 {
+    static const int keep[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, ENGINE_KICK_SIGNAL};
     sigset_t all, old;
     sigfillset(&all);
-    sigdelset(&all, SIGSEGV);
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGFPE);
-    sigdelset(&all, SIGILL);
+    for (unsigned i = 0; i < sizeof keep / sizeof keep[0]; i++)
+        sigdelset(&all, keep[i]);
     pthread_sigmask(SIG_BLOCK, &all, &old);
     int code = pthread_create(&vcpu->thread, NULL, vcpu_thread, vcpu);
     pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -11,7 +11,7 @@
 
 /* A signal whose handler does nothing: that it arrives ends KVM_RUN. It comes after immediate_exit was
  * set, so a vCPU that is just about to enter leaves at once as well. */
-#define KICK_SIGNAL SIGUSR1
+#define KICK_SIGNAL ENGINE_KICK_SIGNAL
 
 static void kick_handler(int signal)
 {
