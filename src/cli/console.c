@@ -110,7 +110,8 @@ int console_open(const char *spec, struct console **ret_console, struct error *e
     struct console *console = calloc(1, sizeof *console);
     if (!console)
         return error_set(error, ENOMEM, "opening the console: no memory");
-    console->in = console->out = console->listener = console->signals = -1;
+    console->in = console->listener = console->signals = -1;
+    atomic_store(&console->out, -1);
     int r = console_check(spec, error);
     if (r == 0)
         r = loop_new(&console->loop, error);

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Every header compiles alone, and each .c file that has a header of its own includes it first.
+# Every header compiles alone (clang calls inline functions of the main file unused), and each .c file that has a header of its own includes it first.
 # Usage: headers_alone.sh SOURCE_ROOT CC
 set -u
 root=$1
@@ -9,7 +9,7 @@ count=0
 cd "$root/src" || exit 1
 for header in $(find . -name '*.h' | sort); do
     count=$((count + 1))
-    $cc -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -fsyntax-only -I. -x c "$header" || {
+    $cc -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-function -fsyntax-only -I. -x c "$header" || {
         echo "$header does not compile alone"
         status=1
     }
