@@ -70,25 +70,25 @@ static inline uint32_t run_masked(x86_stub_fn *fn, void *rm, void *reg, void *th
 }
 
 /* With some exception unmasked. Returns the guest's new flags, or raises #XM (#UD without CR4.OSXMMEXCPT) with
- * MXCSR updated and *reg, the only register such an instruction writes, as it was. */
+ * MXCSR updated and *dest, the register that the instruction writes, as it was. */
 static uint32_t run_unmasked(struct x86_core *core, x86_stub_fn *fn, void *rm, void *reg, void *third,
-                             void *extra, struct x86_stub_io *io, uint32_t mxcsr)
+                             void *extra, struct x86_stub_io *io, uint32_t mxcsr, void *dest)
 {
     const uint32_t pre_computation = 0x07, underflow = 0x10; /* IE DE ZE; UE */
     uint32_t unmasked = ~mxcsr >> 7 & MXCSR_FLAGS, flags = 0;
     uint8_t old[32];
-    memcpy(old, reg, sizeof old);
+    memcpy(old, dest, sizeof old);
     if (unmasked & underflow) {
         /* An unmasked underflow is raised for a tiny result even if exact, and FTZ does not count. With it
          * masked only FTZ tells tininess, so ask that way first. */
         flags = run_masked(fn, rm, reg, third, extra, io, mxcsr | MXCSR_FTZ) & underflow;
-        memcpy(reg, old, sizeof old);
+        memcpy(dest, old, sizeof old);
         mxcsr &= ~MXCSR_FTZ;
     }
     flags |= run_masked(fn, rm, reg, third, extra, io, mxcsr);
     if (!(flags & unmasked))
         return flags;
-    memcpy(reg, old, sizeof old);
+    memcpy(dest, old, sizeof old);
     if (flags & unmasked & pre_computation)
         flags &= pre_computation; /* nothing was computed */
     fx_set_mxcsr(&core->cpu, fx_mxcsr(&core->cpu) | flags);
@@ -97,19 +97,20 @@ static uint32_t run_unmasked(struct x86_core *core, x86_stub_fn *fn, void *rm, v
     x86_raise(core, X86_XM, 0);
 }
 
-/* Runs a stub made with X86_STUB_MXCSR; returns the flags to add to the guest's. */
+/* Runs a stub made with X86_STUB_MXCSR; returns the flags to add to the guest's. dest: the register that
+ * it writes (32 bytes that may be rewritten, if none). */
 static inline uint32_t run_fp(struct x86_core *core, x86_stub_fn *fn, void *rm, void *reg, void *third,
-                              void *extra, struct x86_stub_io *io)
+                              void *extra, struct x86_stub_io *io, void *dest)
 {
     uint32_t mxcsr = fx_mxcsr(&core->cpu);
     if (__builtin_expect((mxcsr & MXCSR_MASKS) == MXCSR_MASKS, 1))
         return run_masked(fn, rm, reg, third, extra, io, mxcsr);
-    return run_unmasked(core, fn, rm, reg, third, extra, io, mxcsr);
+    return run_unmasked(core, fn, rm, reg, third, extra, io, mxcsr, dest);
 }
 
 /* ---- exec functions ---- */
 
-enum { KIND_REGISTER, KIND_LOAD, KIND_STORE };
+enum { KIND_REGISTER, KIND_LOAD, KIND_STORE, KIND_RM_WRITTEN /* ModRM.rm is a register, the destination */ };
 
 static inline void gate(struct x86_core *core, bool vex)
 {
@@ -137,7 +138,7 @@ static inline __attribute__((always_inline)) void run_plain(struct x86_core *cor
         rm = cpu->ymm[insn->rm];
     void *reg = cpu->ymm[insn->reg], *third = cpu->ymm[insn->vvvv], *extra = cpu->ymm[insn->imm2];
     if (fp) {
-        uint32_t flags = run_fp(core, stub_of(insn), rm, reg, third, extra, &io);
+        uint32_t flags = run_fp(core, stub_of(insn), rm, reg, third, extra, &io, reg);
         fx_set_mxcsr(cpu, fx_mxcsr(cpu) | flags);
     } else {
         stub_of(insn)(rm, reg, third, extra, NULL);
@@ -212,6 +213,8 @@ static inline __attribute__((always_inline)) void run_general(struct x86_core *c
         linear = x86_vector_linear(core, insn, insn->opsize, store, insn->sub & SUB_ALIGNED);
         if (!store)
             rm = x86_vector_source(core, linear, insn->opsize, bounce);
+        else if (insn->sub & SUB_MXCSR)
+            x86_probe_write(core, linear, insn->opsize); /* #PF comes before #XM */
     } else if (!gpr_rm) {
         rm = cpu->ymm[insn->rm];
     }
@@ -220,7 +223,7 @@ static inline __attribute__((always_inline)) void run_general(struct x86_core *c
     uint32_t flags = 0;
     io_in(core, insn, &io);
     if (insn->sub & SUB_MXCSR)
-        flags = run_fp(core, stub_of(insn), rm, reg, third, extra, &io);
+        flags = run_fp(core, stub_of(insn), rm, reg, third, extra, &io, insn->imm == KIND_RM_WRITTEN ? rm : reg);
     else
         stub_of(insn)(rm, reg, third, extra, &io);
     if (insn->imm == KIND_STORE && (insn->flags & X86_INSN_MEMORY))
@@ -264,7 +267,7 @@ static void exec_mmx(struct x86_core *core, const struct x86_insn *insn)
         reg = cpu->ymm[insn->reg];
     io_in(core, insn, &io);
     if (insn->sub & SUB_MXCSR)
-        flags = run_fp(core, stub_of(insn), rm, reg, bounce, bounce, &io);
+        flags = run_fp(core, stub_of(insn), rm, reg, bounce, bounce, &io, reg);
     else
         stub_of(insn)(rm, reg, bounce, bounce, &io);
     fx_set_mxcsr(cpu, fx_mxcsr(cpu) | flags);
@@ -358,6 +361,12 @@ static bool only_moves_bits(ZydisMnemonic mnemonic)
 static bool uses_mxcsr(const struct x86_zydis *z)
 {
     bool fp = false;
+    switch (z->insn.mnemonic) { /* Zydis gives these no element type */
+    case ZYDIS_MNEMONIC_ROUNDSS: case ZYDIS_MNEMONIC_ROUNDSD: case ZYDIS_MNEMONIC_VROUNDSS: case ZYDIS_MNEMONIC_VROUNDSD:
+        return true;
+    default:
+        break;
+    }
     for (unsigned i = 0; i < z->insn.operand_count; i++) {
         ZydisElementType type = z->operand[i].element_type;
         fp |= type == ZYDIS_ELEMENT_TYPE_FLOAT16 || type == ZYDIS_ELEMENT_TYPE_FLOAT32 ||
@@ -381,6 +390,11 @@ static bool wants_alignment(const struct x86_zydis *z, unsigned size)
     case ZYDIS_MNEMONIC_PCMPESTRI: case ZYDIS_MNEMONIC_PCMPESTRM: case ZYDIS_MNEMONIC_PCMPISTRI:
     case ZYDIS_MNEMONIC_PCMPISTRM:
         return false;
+    case ZYDIS_MNEMONIC_SHA1MSG1: case ZYDIS_MNEMONIC_SHA1MSG2: case ZYDIS_MNEMONIC_SHA1NEXTE:
+    case ZYDIS_MNEMONIC_SHA1RNDS4: case ZYDIS_MNEMONIC_SHA256MSG1: case ZYDIS_MNEMONIC_SHA256MSG2:
+    case ZYDIS_MNEMONIC_SHA256RNDS2:
+        /* AMD processors take these misaligned. */
+        return z->decoder->cpuid->vendor == X86_VENDOR_INTEL;
     default:
         return z->insn.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX;
     }
@@ -388,7 +402,7 @@ static bool wants_alignment(const struct x86_zydis *z, unsigned size)
 
 /* What the operands amount to. */
 struct operands {
-    bool mmx, load, store, gpr;
+    bool mmx, load, store, gpr, rm_written;
     uint8_t mmx_bits;
     uint8_t sub;
 };
@@ -411,6 +425,7 @@ static void note_register(struct operands *set, struct x86_insn *insn, const Zyd
                                                                                  : &insn->imm2;
         *field = (uint8_t)id;
         set->mmx |= mmx;
+        set->rm_written |= in_rm && written;
         if (mmx && in_reg)
             set->mmx_bits |= (uint8_t)(MMX_REG | (written ? MMX_REG_WRITTEN : 0));
         if (mmx && in_rm)
@@ -462,14 +477,14 @@ static x86_exec_fn *select_stub(const struct x86_zydis *z, struct x86_insn *insn
         return NULL;
     memcpy(&insn->host, &fn, sizeof fn);
     insn->sub = set.sub;
-    insn->imm = set.store ? KIND_STORE : KIND_LOAD;
+    insn->imm = set.store ? KIND_STORE : set.load ? KIND_LOAD : set.rm_written ? KIND_RM_WRITTEN : KIND_REGISTER;
     if (set.mmx) {
         insn->imm2 = (uint8_t)(set.mmx_bits | (set.load ? MMX_LOAD : 0) | (set.store ? MMX_STORE : 0));
         return exec_mmx;
     }
     int kind = set.store ? KIND_STORE : set.load ? KIND_LOAD : KIND_REGISTER;
     bool fp = set.sub & SUB_MXCSR;
-    if (set.gpr || (set.sub & SUB_FLAGS) || !plain[vex][fp][kind])
+    if (set.gpr || (set.sub & SUB_FLAGS) || !plain[vex][fp][kind] || (fp && set.rm_written))
         return vex ? avx_general : sse_general;
     return plain[vex][fp][kind];
 }

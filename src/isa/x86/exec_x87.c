@@ -85,7 +85,7 @@ static void pointers_to_environment(const struct x86_cpu *cpu, uint8_t *environm
     memcpy(&fip, cpu->fx + FX_FIP, 8);
     memcpy(&fdp, cpu->fx + FX_FDP, 8);
     if (wide) {
-        uint32_t word[4] = {(uint32_t)fip, (uint32_t)fop << 16, (uint32_t)fdp, 0};
+        uint32_t word[4] = {(uint32_t)fip, (uint32_t)fop << 16, (uint32_t)fdp, 0xffff0000u};
         if (real) {
             word[0] = fip & 0xffff;
             word[1] = (uint32_t)((fip >> 16 & 0xffff) << 12) | fop;
@@ -153,10 +153,24 @@ static void take_image(struct x86_core *core, const struct x86_insn *insn, const
         set_pointers(core, insn);
 }
 
+/* What alignment checking asks of operands of 10 bytes and of environments; the rest has its own size. */
+static unsigned operand_alignment(unsigned size)
+{
+    switch (size) {
+    case 10: return 8;
+    case 14: case 94: return 2;
+    case 28: case 108: return 4;
+    default: return size;
+    }
+}
+
 static inline uint8_t *memory_operand(struct x86_core *core, const struct x86_insn *insn, uint8_t *bounce,
                                       uint64_t *ret_linear)
 {
     *ret_linear = x86_linear(core, insn, insn->opsize, insn->sub & SUB_STORE);
+    if (__builtin_expect(core->tlb_now == core->tlb[X86_TLB_USER_ALIGN], 0) &&
+        (*ret_linear & (operand_alignment(insn->opsize) - 1)) && x86_canonical(*ret_linear))
+        x86_raise(core, X86_AC, 0);
     if (insn->sub & SUB_STORE)
         return bounce;
     return x86_vector_source(core, *ret_linear, insn->opsize, bounce);
@@ -190,6 +204,8 @@ static void exec_stub(struct x86_core *core, const struct x86_insn *insn)
                                     real_layout(core));
         if ((insn->sub & SUB_ENVIRONMENT) || !(fsw & ~fcw & FSW_NO_STORE))
             x86_store_bytes(core, linear, bounce, insn->opsize);
+        else
+            x86_probe_write(core, linear, insn->opsize);
     } else if (insn->sub & SUB_ENVIRONMENT) {
         pointers_from_environment(cpu, memory, insn->opsize != ENVIRONMENT16 && insn->opsize != 94,
                                   real_layout(core));

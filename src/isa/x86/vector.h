@@ -12,6 +12,7 @@
 #include "isa/x86/decode.h"
 #include "isa/x86/hostcode.h"
 #include "isa/x86/mem.h"
+#include "isa/x86/paging.h"
 
 /* Fields of the FXSAVE image in x86_cpu.fx (Intel SDM 1, table 10-2). */
 #define FX_FCW 0u
@@ -87,13 +88,20 @@ void x86_mmx_gate(struct x86_core *core);
 /* What each MMX instruction does to the x87 state: TOP 0, no register empty. */
 void x86_mmx_enter(struct x86_cpu *cpu);
 
-/* Linear address of the memory operand for a load or a store of insn->opsize bytes; `aligned`: to its own size. */
+/* Linear address of the memory operand for a load or a store of `size` bytes. Misaligned: #GP when the
+ * instruction asks for alignment; else #AC when alignment checking is on and it is not aligned to 16, as AMD
+ * processors do for all vector operands, before any page fault. (x86_load_slow does so for 8 bytes and less.) */
 static inline uint64_t x86_vector_linear(struct x86_core *core, const struct x86_insn *insn, unsigned size,
                                          bool write, bool aligned)
 {
     uint64_t linear = x86_linear(core, insn, size, write);
-    if (aligned && (linear & (size - 1)))
-        x86_raise_gp(core, 0);
+    if (linear & (size - 1)) {
+        if (aligned)
+            x86_raise_gp(core, 0);
+        if (__builtin_expect(core->tlb_now == core->tlb[X86_TLB_USER_ALIGN], 0) && size >= 16 &&
+            (linear & 15) && x86_canonical(linear))
+            x86_raise(core, X86_AC, 0);
+    }
     return linear;
 }
 
