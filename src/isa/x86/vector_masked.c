@@ -63,28 +63,36 @@ static void mask_store(struct x86_core *core, const struct x86_insn *insn)
                    insn->sub);
 }
 
+/* AMD processors check the whole operand of MASKMOVQ and MASKMOVDQU, whatever the mask. */
+static void check_bytes(struct x86_core *core, const struct x86_insn *insn, unsigned size)
+{
+    if (core->cpuid && core->cpuid->vendor == X86_VENDOR_AMD)
+        x86_probe_write(core, x86_vector_linear(core, insn, size, true, false), size);
+}
+
 /* MASKMOVDQU: DS:rDI, bytes of ModRM.reg under the mask in ModRM.rm. */
 static void mask_bytes(struct x86_core *core, const struct x86_insn *insn)
 {
     x86_sse_gate(core);
+    check_bytes(core, insn, 16);
     store_selected(core, insn, core->cpu.ymm[insn->rm], core->cpu.ymm[insn->reg], 16, 1);
 }
 
 static void mask_bytes_avx(struct x86_core *core, const struct x86_insn *insn)
 {
     x86_avx_gate(core);
+    check_bytes(core, insn, 16);
     store_selected(core, insn, core->cpu.ymm[insn->rm], core->cpu.ymm[insn->reg], 16, 1);
 }
 
+/* The MMX state is entered before the store that may fault: it is the same state when run again. */
 static void mask_bytes_mmx(struct x86_core *core, const struct x86_insn *insn)
 {
     struct x86_cpu *cpu = &core->cpu;
     x86_mmx_gate(core);
-    unsigned top = fx_get16(cpu, FX_FSW) >> FSW_TOP_SHIFT & 7;
-    const uint8_t *mask = cpu->fx + FX_ST + 16 * ((insn->rm - top) & 7);
-    const uint8_t *value = cpu->fx + FX_ST + 16 * ((insn->reg - top) & 7);
-    store_selected(core, insn, mask, value, 8, 1);
     x86_mmx_enter(cpu);
+    check_bytes(core, insn, 8);
+    store_selected(core, insn, cpu->fx + FX_ST + 16 * insn->rm, cpu->fx + FX_ST + 16 * insn->reg, 8, 1);
 }
 
 /* Elements arrive in order, and the mask of each is cleared with it, so that a fault in the middle leaves
