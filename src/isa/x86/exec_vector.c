@@ -2,7 +2,8 @@
  *
  * SIMD floating-point exceptions (Intel SDM 1, 11.5): the stub runs with all of them masked and the flags
  * clear. When a flag comes up that the guest has unmasked, the destination gets its old value back and #XM is
- * raised. */
+ * raised. One flag may then differ from the processor's: with an unmasked overflow or underflow, PE tells whether
+ * the infinite or denormal result is inexact, and not the one with the unbounded exponent. */
 #include "isa/x86/vector.h"
 
 #include <immintrin.h>
@@ -69,6 +70,12 @@ static inline uint32_t run_masked(x86_stub_fn *fn, void *rm, void *reg, void *th
     return io->mxcsr_out & MXCSR_FLAGS;
 }
 
+/* DPPS and DPPD compute in steps; an earlier one's flags stay. (No other of these opcodes uses MXCSR.) */
+static bool is_dot_product(const struct x86_insn *insn)
+{
+    return insn->opcode == 0x40 || insn->opcode == 0x41;
+}
+
 /* With some exception unmasked. Returns the guest's new flags, or raises #XM (#UD without CR4.OSXMMEXCPT) with
  * MXCSR updated and *dest, the register that the instruction writes, as it was. */
 static uint32_t run_unmasked(struct x86_core *core, x86_stub_fn *fn, void *rm, void *reg, void *third,
@@ -89,7 +96,7 @@ static uint32_t run_unmasked(struct x86_core *core, x86_stub_fn *fn, void *rm, v
     if (!(flags & unmasked))
         return flags;
     memcpy(dest, old, sizeof old);
-    if (flags & unmasked & pre_computation)
+    if ((flags & unmasked & pre_computation) && !is_dot_product(core->insn))
         flags &= pre_computation; /* nothing was computed */
     fx_set_mxcsr(&core->cpu, fx_mxcsr(&core->cpu) | flags);
     if (!(core->cpu.cr4 & X86_CR4_OSXMMEXCPT))

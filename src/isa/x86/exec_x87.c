@@ -171,6 +171,12 @@ static inline uint8_t *memory_operand(struct x86_core *core, const struct x86_in
     if (__builtin_expect(core->tlb_now == core->tlb[X86_TLB_USER_ALIGN], 0) &&
         (*ret_linear & (operand_alignment(insn->opsize) - 1)) && x86_canonical(*ret_linear))
         x86_raise(core, X86_AC, 0);
+    if (insn->sub & SUB_ENVIRONMENT) { /* processors look at the last byte first, as CR2 shows */
+        if (insn->sub & SUB_STORE)
+            x86_probe_write(core, *ret_linear + insn->opsize - 1, 1);
+        else
+            x86_probe_read(core, *ret_linear + insn->opsize - 1, 1);
+    }
     if (insn->sub & SUB_STORE)
         return bounce;
     return x86_vector_source(core, *ret_linear, insn->opsize, bounce);
