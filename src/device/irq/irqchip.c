@@ -300,6 +300,7 @@ static void chip_save(const struct device *device, struct stream *stream)
 static int chip_load(struct device *device, struct stream *stream, struct error *error)
 {
     struct irqchip *chip = of(device);
+    const struct irqchip old = *chip; /* for the levels of the lines, should the load fail */
     stream_enter(stream, device->ops->name, SAVED_VERSION);
     uint32_t vcpus = stream_get_u32(stream);
     if (vcpus != chip->config.vcpus)
@@ -311,8 +312,12 @@ static int chip_load(struct device *device, struct stream *stream, struct error 
         lapic_load(&chip->lapic[i], stream);
     stream_leave(stream);
     int status = stream_status(stream, error);
-    if (status)
+    if (status) {
+        chip->ioapic.level = old.ioapic.level;
+        chip->pic.chip[0].lines = old.pic.chip[0].lines;
+        chip->pic.chip[1].lines = old.pic.chip[1].lines;
         chip_reset(device);
+    }
     return status;
 }
 

@@ -542,7 +542,7 @@ void lapic_save(const struct lapic *lapic, struct stream *stream)
     }
     stream_put_u8(stream, lapic->extint);
     stream_put_u8(stream, lapic->counting);
-    stream_put_u64(stream, clock_now(lapic->host->clock) - lapic->start);
+    stream_put_u64(stream, lapic->counting ? clock_now(lapic->host->clock) - lapic->start : 0);
     stream_put_u64(stream, lapic->deadline);
 }
 
