@@ -90,7 +90,7 @@ static const char *check_control(const struct x86_cpu *cpu)
         return "CR0 is not valid";
     if (cpu->cr3 >> 52 || cpu->cr8 > 15)
         return "CR3 or CR8 is out of range";
-    if (cpu->cr4 & ~X86_CR4_KNOWN)
+    if (cpu->cr4 & ~(uint64_t)X86_CR4_KNOWN)
         return "CR4 has unknown bits";
     if (cpu->efer & ~(uint64_t)(X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE | X86_EFER_AUTOIBRS))
         return "EFER has unknown bits";
