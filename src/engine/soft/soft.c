@@ -1,10 +1,11 @@
 /* soft.c - the operations that software engines share, and the world behind each core. */
+#include "engine/soft/soft.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/soft/soft.h"
 #include "engine/soft/vcpu.h"
 
 /* Decoded code, of all vCPUs together, and at least per vCPU. Touched as it fills. */
