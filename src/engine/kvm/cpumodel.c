@@ -124,14 +124,67 @@ int kvm_model_init(struct engine_vm *vm, struct error *error)
     return 0;
 }
 
+/* ---- a KVM that adds what it was not given ---- */
+
+/* A KVM that runs ring 3 natively cannot hide the host's CPUID from it, so it gives the kernel the same
+ * features, whatever it was told. Then the leaves that go with them must be there as well: the sizes of
+ * the extended states, for one. */
+
+/* Puts the entries of leaf 0Dh for each component of `mask` into the table, from what KVM supports. */
+static void add_components(struct kvm_cpuid2 *cpuid, const struct kvm_cpuid2 *supported, uint32_t mask)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < cpuid->nent; i++)
+        if (cpuid->entries[i].function != 0xd || cpuid->entries[i].index < 2)
+            cpuid->entries[kept++] = cpuid->entries[i];
+    for (uint32_t component = 2; component < 32 && kept < SUPPORTED_MAX; component++) {
+        const struct kvm_cpuid_entry2 *entry = find(supported, 0xd, component);
+        if ((mask >> component & 1) && entry)
+            cpuid->entries[kept++] = *entry;
+    }
+    cpuid->nent = kept;
+}
+
+/* The fallback's decoder takes what the machine's model has and the vCPU really answers. */
+static void follow(struct x86_cpuid *model, const struct x86_cpuid *wanted, const struct kvm_cpuid2 *effective)
+{
+    for (unsigned i = 0; i < wanted->leaves; i++) {
+        const struct x86_cpuid_leaf *want = &wanted->leaf[i];
+        const struct kvm_cpuid_entry2 *have = find(effective, want->function, want->index);
+        if (!have || (want->function != 1 && want->function != 7))
+            continue;
+        model->leaf[i].ecx = want->ecx & have->ecx;
+        model->leaf[i].edx = want->edx & have->edx;
+        if (want->function == 7)
+            model->leaf[i].ebx = want->ebx & have->ebx;
+    }
+}
+
+/* Reads back what the vCPU answers; completes it, and follows it, where KVM added features. */
+static int complete(struct engine_vcpu *vcpu, struct kvm_cpuid2 *own)
+{
+    struct engine_vm *vm = vcpu->vm;
+    const struct kvm_cpuid_entry2 *given = find(own, 0xd, 0), *entry;
+    const uint32_t mask = given ? given->eax : 0;
+    own->nent = SUPPORTED_MAX;
+    if (ioctl(vcpu->fd, KVM_GET_CPUID2, own) < 0 || !(entry = find(own, 0xd, 0)) || (entry->eax & ~mask) == 0)
+        return 0;
+    struct kvm_cpuid2 *supported = supported_cpuid(vm->kvm);
+    if (!supported)
+        return -ENOMEM;
+    follow(&vm->model, vm->config.cpuid, own);
+    add_components(own, supported, entry->eax);
+    free(supported);
+    return ioctl(vcpu->fd, KVM_SET_CPUID2, own) < 0 ? -errno : 0;
+}
+
 int kvm_model_apply(struct engine_vcpu *vcpu, struct error *error)
 {
     const struct kvm_cpuid2 *shared = vcpu->vm->cpuid;
-    const size_t size = sizeof *shared + shared->nent * sizeof shared->entries[0];
-    struct kvm_cpuid2 *own = malloc(size);
+    struct kvm_cpuid2 *own = calloc(1, sizeof *own + SUPPORTED_MAX * sizeof own->entries[0]);
     if (!own)
         return error_set(error, ENOMEM, "no memory for the CPU model");
-    memcpy(own, shared, size);
+    memcpy(own, shared, sizeof *shared + shared->nent * sizeof shared->entries[0]);
     for (uint32_t i = 0; i < own->nent; i++) {
         struct kvm_cpuid_entry2 *entry = &own->entries[i];
         if (entry->function == 1)
@@ -142,6 +195,8 @@ int kvm_model_apply(struct engine_vcpu *vcpu, struct error *error)
             entry->eax = vcpu->index;
     }
     int result = ioctl(vcpu->fd, KVM_SET_CPUID2, own) < 0 ? -errno : 0;
+    if (result == 0)
+        result = complete(vcpu, own);
     free(own);
     return result < 0 ? error_set(error, -result, "KVM does not take the CPU model: %s", strerror(-result)) : 0;
 }

@@ -202,10 +202,15 @@ static int get_vectors(struct engine_vcpu *vcpu, struct x86_cpu *cpu, struct err
 
 static int set_vectors(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, struct error *error)
 {
-    struct kvm_xsave xsave = { .region = { 0 } };
+    struct kvm_xsave xsave;
     struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs = { { .xcr = 0, .value = cpu->xcr0 } } };
     uint8_t *area = (uint8_t *)xsave.region;
-    uint64_t present = X86_XCR0_X87 | X86_XCR0_SSE;
+    uint64_t present;
+    /* Components that struct x86_cpu does not have, where KVM gives the guest some, stay as they are. */
+    if (ioctl(vcpu->fd, KVM_GET_XSAVE, &xsave) < 0)
+        return failed(error, vcpu, "cannot read the vector registers");
+    memcpy(&present, area + XSAVE_BV, sizeof present);
+    present = (present & ~(uint64_t)X86_XCR0_AVX) | X86_XCR0_X87 | X86_XCR0_SSE;
     memcpy(area, cpu->fx, sizeof cpu->fx);
     for (unsigned i = 0; i < 16; i++) {
         static const uint8_t zero[16];
