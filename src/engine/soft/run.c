@@ -105,17 +105,16 @@ static inline bool execute(struct engine_vcpu *vcpu, struct block *block, unsign
 {
     struct x86_core *core = &vcpu->core;
     const struct x86_insn *insn = block->insn, *const end = insn + count;
-    uint64_t rip = core->cpu.reg[X86_RIP];
     vcpu->cache.running = block;
     vcpu->stats.blocks++;
     vcpu->stats.instructions += count;
     core->insn_end = end;
     do {
         core->insn = insn;
-        rip += insn->length;
-        core->cpu.reg[X86_RIP] = rip;
-        insn->exec(core, insn);
-    } while (++insn < core->insn_end);
+        core->cpu.reg[X86_RIP] += insn->length;
+        insn->exec(core, insn); /* and, if it is a common one, those that follow */
+        insn = core->insn + 1;
+    } while (insn < core->insn_end);
     return core->insn_end == end;
 }
 

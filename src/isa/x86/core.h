@@ -98,8 +98,8 @@ struct x86_core {
     struct x86_cpu cpu; /* first: generated code reaches registers at small offsets */
 
     const struct x86_insn *insn;     /* being executed */
-    const struct x86_insn *insn_end; /* the runner stops its block here; set to NULL to leave after this
-                                        instruction (x86_leave_block) */
+    const struct x86_insn *insn_end; /* instructions lie in a row up to here: a runner and exec functions stop
+                                        there; set to NULL to leave after this one (x86_leave_block) */
     struct x86_tlb_entry *tlb_now;   /* tlb[context] for explicit accesses at this CPL and AC */
     uint8_t mode;                    /* enum x86_code_mode of CS, kept by x86_mode_changed */
     bool long_mode;                  /* EFER.LMA */

@@ -114,6 +114,7 @@ x86_exec_fn *x86_group_alu(const struct x86_zydis *z, struct x86_insn *insn, uns
     static void op##bits##_r(struct x86_core *core, const struct x86_insn *insn)                             \
     {                                                                                                        \
         x86_set##bits(core, insn->reg, op##bits(x86_get##bits(core, insn->reg), &core->cpu.rflags));         \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     X86_MODIFY_EXEC(op##bits##_m, bits, *p = op##bits(*p, &core->cpu.rflags), false)                         \
     X86_MODIFY_EXEC(op##_locked##bits##_m, bits, op##_locked##bits(p, &core->cpu.rflags), true)

@@ -6,31 +6,38 @@
     static void mov##bits##_rr(struct x86_core *core, const struct x86_insn *insn)                           \
     {                                                                                                        \
         x86_set##bits(core, insn->reg, x86_get##bits(core, insn->rm));                                       \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     static void mov##bits##_rm(struct x86_core *core, const struct x86_insn *insn)                           \
     {                                                                                                        \
         x86_set##bits(core, insn->reg, x86_load##bits(core, x86_linear(core, insn, bits / 8, false)));       \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     static void mov##bits##_mr(struct x86_core *core, const struct x86_insn *insn)                           \
     {                                                                                                        \
         x86_store##bits(core, x86_linear(core, insn, bits / 8, true), x86_get##bits(core, insn->reg));       \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     static void mov##bits##_ri(struct x86_core *core, const struct x86_insn *insn)                           \
     {                                                                                                        \
         x86_set##bits(core, insn->reg, (x86_u##bits)insn->imm);                                              \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     static void mov##bits##_mi(struct x86_core *core, const struct x86_insn *insn)                           \
     {                                                                                                        \
         x86_store##bits(core, x86_linear(core, insn, bits / 8, true), (x86_u##bits)insn->imm);               \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     /* The accumulator and an absolute address in the instruction. */                                        \
     static void mov_from_offset##bits(struct x86_core *core, const struct x86_insn *insn)                    \
     {                                                                                                        \
         x86_set##bits(core, X86_RAX * 8, x86_load##bits(core, offset_linear(core, insn, bits / 8, false)));  \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     static void mov_to_offset##bits(struct x86_core *core, const struct x86_insn *insn)                      \
     {                                                                                                        \
         x86_store##bits(core, offset_linear(core, insn, bits / 8, true), x86_get##bits(core, X86_RAX * 8));  \
+        X86_NEXT(core, insn);                                                                                \
     }
 
 static uint64_t offset_linear(struct x86_core *core, const struct x86_insn *insn, unsigned size, bool write)
@@ -59,6 +66,7 @@ static x86_exec_fn *const mov_offset[2][4] = {
     static void lea##bits(struct x86_core *core, const struct x86_insn *insn)                                \
     {                                                                                                        \
         x86_set##bits(core, insn->reg, (x86_u##bits)x86_effective(core, insn));                              \
+        X86_NEXT(core, insn);                                                                                \
     }
 LEA(16)
 LEA(32)
@@ -70,11 +78,13 @@ static x86_exec_fn *const lea[4] = { NULL, lea16, lea32, lea64 };
     {                                                                                                        \
         x86_u##bits value = x86_load##bits(core, x86_linear(core, insn, bits / 8, false));                   \
         x86_set##bits(core, insn->reg, __builtin_bswap##bits(value));                                        \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     static void movbe##bits##_store(struct x86_core *core, const struct x86_insn *insn)                      \
     {                                                                                                        \
         x86_u##bits value = __builtin_bswap##bits(x86_get##bits(core, insn->reg));                           \
         x86_store##bits(core, x86_linear(core, insn, bits / 8, true), value);                                \
+        X86_NEXT(core, insn);                                                                                \
     }
 MOVBE(16)
 MOVBE(32)
@@ -89,14 +99,17 @@ static void bswap16(struct x86_core *core, const struct x86_insn *insn)
 
     __asm__(".byte 0x66, 0x0f, 0xc8" : "+a"(value)); /* bswap ax */
     x86_set64(core, insn->reg, value);
+    X86_NEXT(core, insn);
 }
 static void bswap32(struct x86_core *core, const struct x86_insn *insn)
 {
     x86_set32(core, insn->reg, __builtin_bswap32(x86_get32(core, insn->reg)));
+    X86_NEXT(core, insn);
 }
 static void bswap64(struct x86_core *core, const struct x86_insn *insn)
 {
     x86_set64(core, insn->reg, __builtin_bswap64(x86_get64(core, insn->reg)));
+    X86_NEXT(core, insn);
 }
 static x86_exec_fn *const bswap[4] = { NULL, bswap16, bswap32, bswap64 };
 
@@ -111,6 +124,7 @@ static void xlat(struct x86_core *core, const struct x86_insn *insn)
     if (!(insn->flags & X86_INSN_FLAT))
         offset = x86_linear_access(core, insn->seg, offset, 1, false);
     x86_set8(core, X86_RAX * 8, x86_load8(core, offset));
+    X86_NEXT(core, insn);
 }
 
 #define WIDEN(bits, half, type, half_type)                                                                   \
@@ -118,11 +132,13 @@ static void xlat(struct x86_core *core, const struct x86_insn *insn)
     {                                                                                                        \
         (void)insn;                                                                                          \
         x86_set##bits(core, X86_RAX * 8, (x86_u##bits)(type)(half_type)x86_get##half(core, X86_RAX * 8));    \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     static void widen_high##bits(struct x86_core *core, const struct x86_insn *insn)                         \
     {                                                                                                        \
         (void)insn;                                                                                          \
         x86_set##bits(core, X86_RDX * 8, (x86_u##bits)((type)x86_get##bits(core, X86_RAX * 8) >> (bits - 1))); \
+        X86_NEXT(core, insn);                                                                                \
     }
 WIDEN(16, 8, int16_t, int8_t)
 WIDEN(32, 16, int32_t, int16_t)
@@ -161,11 +177,13 @@ x86_exec_fn *x86_group_move(const struct x86_zydis *z, struct x86_insn *insn, un
     static void name##to##_##from##_rr(struct x86_core *core, const struct x86_insn *insn)                   \
     {                                                                                                        \
         x86_set##to(core, insn->reg, (x86_u##to)(type)x86_get##from(core, insn->rm));                        \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     static void name##to##_##from##_rm(struct x86_core *core, const struct x86_insn *insn)                   \
     {                                                                                                        \
         type value = (type)x86_load##from(core, x86_linear(core, insn, from / 8, false));                    \
         x86_set##to(core, insn->reg, (x86_u##to)value);                                                      \
+        X86_NEXT(core, insn);                                                                                \
     }
 #define EXTENDS(name, t8, t16, t32)                                                                          \
     EXTEND(name, 16, 8, t8) EXTEND(name, 32, 8, t8) EXTEND(name, 64, 8, t8) EXTEND(name, 16, 16, t16)        \
@@ -197,22 +215,26 @@ x86_exec_fn *x86_group_extend(const struct x86_zydis *z, struct x86_insn *insn, 
     {                                                                                                        \
         x86_u##bits value = x86_get##bits(core, insn->rm), old = x86_get##bits(core, insn->reg);             \
         x86_set##bits(core, insn->reg, x86_condition(core->cpu.rflags, cc) ? value : old);                   \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     static void cmov##bits##_rm_##cc(struct x86_core *core, const struct x86_insn *insn)                     \
     {                                                                                                        \
         x86_u##bits value = x86_load##bits(core, x86_linear(core, insn, bits / 8, false));                   \
         x86_u##bits old = x86_get##bits(core, insn->reg);                                                    \
         x86_set##bits(core, insn->reg, x86_condition(core->cpu.rflags, cc) ? value : old);                   \
+        X86_NEXT(core, insn);                                                                                \
     }
 #define CONDITIONAL(cc)                                                                                      \
     CMOV(16, cc) CMOV(32, cc) CMOV(64, cc)                                                                   \
     static void set_r_##cc(struct x86_core *core, const struct x86_insn *insn)                               \
     {                                                                                                        \
         x86_set8(core, insn->reg, x86_condition(core->cpu.rflags, cc));                                      \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     static void set_m_##cc(struct x86_core *core, const struct x86_insn *insn)                               \
     {                                                                                                        \
         x86_store8(core, x86_linear(core, insn, 1, true), x86_condition(core->cpu.rflags, cc));              \
+        X86_NEXT(core, insn);                                                                                \
     }
 CONDITIONAL(0) CONDITIONAL(1) CONDITIONAL(2) CONDITIONAL(3) CONDITIONAL(4) CONDITIONAL(5) CONDITIONAL(6)
 CONDITIONAL(7) CONDITIONAL(8) CONDITIONAL(9) CONDITIONAL(10) CONDITIONAL(11) CONDITIONAL(12) CONDITIONAL(13)

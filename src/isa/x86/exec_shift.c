@@ -59,6 +59,7 @@ x86_exec_fn *x86_group_shift(const struct x86_zydis *z, struct x86_insn *insn, u
     static void op##bits##_r(struct x86_core *core, const struct x86_insn *insn)                             \
     {                                                                                                        \
         x86_set##bits(core, insn->rm, op##bits(core, insn, x86_get##bits(core, insn->rm)));                  \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     X86_MODIFY_EXEC(op##bits##_m, bits, *p = op##bits(core, insn, *p), false)
 #define DOUBLE_SIZES(op, instruction)                                                                        \

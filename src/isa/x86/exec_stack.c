@@ -53,18 +53,22 @@ static void store_by_size(struct x86_core *core, uint64_t linear, unsigned size,
 static void push64_r(struct x86_core *core, const struct x86_insn *insn)
 {
     x86_push_64(core, x86_get64(core, insn->reg));
+    X86_NEXT(core, insn);
 }
 static void push64_i(struct x86_core *core, const struct x86_insn *insn)
 {
     x86_push_64(core, (uint64_t)insn->imm);
+    X86_NEXT(core, insn);
 }
 static void push64_m(struct x86_core *core, const struct x86_insn *insn)
 {
     x86_push_64(core, x86_load64(core, x86_linear(core, insn, 8, false)));
+    X86_NEXT(core, insn);
 }
 static void pop64_r(struct x86_core *core, const struct x86_insn *insn)
 {
     x86_set64(core, insn->reg, x86_pop_64(core));
+    X86_NEXT(core, insn);
 }
 
 static void push_r(struct x86_core *core, const struct x86_insn *insn)
@@ -163,6 +167,7 @@ static void leave64(struct x86_core *core, const struct x86_insn *insn)
     (void)insn;
     core->cpu.reg[X86_RSP] = frame + 8;
     core->cpu.reg[X86_RBP] = value;
+    X86_NEXT(core, insn);
 }
 
 static void leave(struct x86_core *core, const struct x86_insn *insn)

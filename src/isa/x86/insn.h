@@ -15,8 +15,9 @@
 struct x86_core;
 struct x86_insn;
 
-/* Executes one instruction. On entry reg[X86_RIP] is already the next instruction's address and
- * core->insn is this instruction. A fault leaves by x86_raise (core.h), which does not return; until
+/* Executes an instruction, and may go on with those that follow it in memory up to core->insn_end (common
+ * ones do, see X86_NEXT), so whoever wants just one sets insn_end = insn + 1. On entry reg[X86_RIP] is already
+ * the next instruction's address and core->insn is this instruction; on return it is the last one executed. A fault leaves by x86_raise (core.h), which does not return; until
  * everything that can fault has been checked, no architectural state may have changed. */
 typedef void x86_exec_fn(struct x86_core *core, const struct x86_insn *insn);
 

@@ -86,6 +86,19 @@ X86_INLINE uint64_t x86_pop_64(struct x86_core *core)
     return value;
 }
 
+/* The last act of a common exec function: on to the next instruction of the block, by a jump, since the
+ * compiler makes this a tail call. Each function so has an indirect jump of its own, which the processor
+ * predicts far better than one that all share. Whoever runs instructions must set core->insn_end. */
+#define X86_NEXT(core, insn)                                                                                 \
+    do {                                                                                                     \
+        const struct x86_insn *x86_following = (insn) + 1;                                                   \
+        if (__builtin_expect(x86_following < (core)->insn_end, 1)) {                                         \
+            (core)->insn = x86_following;                                                                    \
+            (core)->cpu.reg[X86_RIP] += x86_following->length;                                               \
+            x86_following->exec(core, x86_following);                                                        \
+        }                                                                                                    \
+    } while (0)
+
 /* Operand forms of a destination (and first source) and a source. After x86_form, insn->reg is the
  * destination register (the source register when the destination is memory), and insn->rm the source
  * register of FORM_RR. */
@@ -103,16 +116,19 @@ X86_INLINE unsigned x86_size_index(unsigned bytes) { return (unsigned)__builtin_
         x86_set##bits(core, insn->reg,                                                                       \
                       op##bits(x86_get##bits(core, insn->reg), x86_get##bits(core, insn->rm),                \
                                &core->cpu.rflags));                                                          \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     static void op##bits##_rm(struct x86_core *core, const struct x86_insn *insn)                            \
     {                                                                                                        \
         x86_u##bits s = x86_load##bits(core, x86_linear(core, insn, bits / 8, false));                       \
         x86_set##bits(core, insn->reg, op##bits(x86_get##bits(core, insn->reg), s, &core->cpu.rflags));      \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     static void op##bits##_ri(struct x86_core *core, const struct x86_insn *insn)                            \
     {                                                                                                        \
         x86_set##bits(core, insn->reg,                                                                       \
                       op##bits(x86_get##bits(core, insn->reg), (x86_u##bits)insn->imm, &core->cpu.rflags));  \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     X86_MODIFY_EXEC(op##bits##_mr, bits, *p = op##bits(*p, x86_get##bits(core, insn->reg),                   \
                                                        &core->cpu.rflags), false)                            \
@@ -128,6 +144,7 @@ X86_INLINE unsigned x86_size_index(unsigned bytes) { return (unsigned)__builtin_
         x86_u##bits *p = x86_modify_begin(core, linear, bits / 8, locked, &rmw, &hit);                       \
         statement;                                                                                           \
         x86_modify_end(core, linear, bits / 8, &rmw, hit);                                                   \
+        X86_NEXT(core, insn);                                                                                \
     }
 
 /* Exec functions of `void op##bits(type d, type s, uint64_t *rflags)`: CMP, TEST, BT. */
@@ -135,25 +152,30 @@ X86_INLINE unsigned x86_size_index(unsigned bytes) { return (unsigned)__builtin_
     static void op##bits##_rr(struct x86_core *core, const struct x86_insn *insn)                            \
     {                                                                                                        \
         op##bits(x86_get##bits(core, insn->reg), x86_get##bits(core, insn->rm), &core->cpu.rflags);          \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     static void op##bits##_rm(struct x86_core *core, const struct x86_insn *insn)                            \
     {                                                                                                        \
         x86_u##bits s = x86_load##bits(core, x86_linear(core, insn, bits / 8, false));                       \
         op##bits(x86_get##bits(core, insn->reg), s, &core->cpu.rflags);                                      \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     static void op##bits##_mr(struct x86_core *core, const struct x86_insn *insn)                            \
     {                                                                                                        \
         x86_u##bits d = x86_load##bits(core, x86_linear(core, insn, bits / 8, false));                       \
         op##bits(d, x86_get##bits(core, insn->reg), &core->cpu.rflags);                                      \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     static void op##bits##_ri(struct x86_core *core, const struct x86_insn *insn)                            \
     {                                                                                                        \
         op##bits(x86_get##bits(core, insn->reg), (x86_u##bits)insn->imm, &core->cpu.rflags);                 \
+        X86_NEXT(core, insn);                                                                                \
     }                                                                                                        \
     static void op##bits##_mi(struct x86_core *core, const struct x86_insn *insn)                            \
     {                                                                                                        \
         x86_u##bits d = x86_load##bits(core, x86_linear(core, insn, bits / 8, false));                       \
         op##bits(d, (x86_u##bits)insn->imm, &core->cpu.rflags);                                              \
+        X86_NEXT(core, insn);                                                                                \
     }
 
 /* Rows of a table [form][size] for operations with the forms above. */
