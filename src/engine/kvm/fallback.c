@@ -18,9 +18,11 @@
 #include "isa/x86/decode.h"
 #include "isa/x86/exception.h"
 #include "isa/x86/mem.h"
+#include "isa/x86/paging.h"
 
 struct kvm_fallback {
     struct x86_core core;
+    struct x86_cpu before; /* KVM's state when the instruction began */
     struct x86_decoder decoder;
     struct x86_insn insn;
     struct engine_vcpu *vcpu;
@@ -172,6 +174,9 @@ static int fallback_new(struct engine_vcpu *vcpu, struct error *error)
     fallback->core.env = &env_ops;
     fallback->core.owner = fallback;
     fallback->core.cpuid = &vcpu->vm->model;
+    fallback->core.apic_id = vcpu->index;
+    x86_cpu_reset(&fallback->core.cpu, true);
+    x86_core_attach(&fallback->core);
     vcpu->fallback = fallback;
     return 0;
 }
@@ -218,7 +223,11 @@ int kvm_fallback_step(struct engine_vcpu *vcpu, struct error *error)
     int result = kvm_get_state(vcpu, &core->cpu, error);
     if (result < 0)
         return result;
-    x86_core_attach(core);
+    fallback->before = core->cpu;
+    /* Other vCPUs, and this one under KVM, have changed page tables since: nothing is remembered. */
+    x86_tlb_flush(core, false);
+    x86_mode_changed(core);
+    core->pending_dr6 = 0;
     const bool traced = core->cpu.rflags & X86_FLAG_TF;
     core->cpu.sti_shadow = core->cpu.mov_ss_shadow = false;
     core->escape = &escape;
@@ -233,5 +242,5 @@ int kvm_fallback_step(struct engine_vcpu *vcpu, struct error *error)
             x86_after_insn_debug(core, traced);
     }
     core->escape = NULL;
-    return kvm_set_state(vcpu, &core->cpu, error);
+    return kvm_set_state_changed(vcpu, &core->cpu, &fallback->before, error);
 }

@@ -37,6 +37,8 @@ struct engine_vcpu {
     bool in_run;      /* thread is between the entry to and the return from engine run */
     pthread_t thread; /* whom kick signals */
     _Atomic bool kicked;
+    bool msrs_known;    /* lacks_msr is complete */
+    uint64_t lacks_msr; /* MSRs of the state, by number in state.c, that this KVM does not have */
     bool shutdown; /* set_state put the vCPU into shutdown, which KVM has no state for */
 
     struct kvm_fallback *fallback; /* made when first needed */
@@ -70,6 +72,9 @@ void kvm_vcpu_poke(struct engine_vcpu *vcpu);
 /* state.c */
 int kvm_get_state(struct engine_vcpu *vcpu, struct x86_cpu *ret_cpu, struct error *error);
 int kvm_set_state(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, struct error *error);
+/* set_state of what differs from `before`, which is KVM's state now. */
+int kvm_set_state_changed(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, const struct x86_cpu *before,
+                          struct error *error);
 /* One MSR of this vCPU; 0 or a negative errno (-EINVAL: KVM has none of this number, or refuses the value). */
 int kvm_msr_read(struct engine_vcpu *vcpu, uint32_t msr, uint64_t *ret_value);
 int kvm_msr_write(struct engine_vcpu *vcpu, uint32_t msr, uint64_t value);

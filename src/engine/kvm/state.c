@@ -16,7 +16,7 @@
 #define XSAVE_YMM_HIGH 576u
 
 #define MSR_TSC 0x10u
-#define MSR_MTRR_CAP_COUNT 8u
+#define MTRR_RANGES 8u
 
 /* MSRs of struct x86_cpu. One that KVM does not have may be left out when it holds its reset value. */
 #define CPU_MSR(number, field, reset) { number, offsetof(struct x86_cpu, field), reset }
@@ -42,6 +42,10 @@ static const struct {
     CPU_MSR(0x3b, tsc_adjust, 0),
     CPU_MSR(0x2ff, mtrr.def_type, 0),
 };
+
+/* All of them: those, and the MTRRs. One bit each in engine_vcpu.lacks_msr. */
+#define STATE_MSRS (sizeof msrs / sizeof msrs[0] + 11 + 2 * MTRR_RANGES)
+_Static_assert(STATE_MSRS <= 64, "a bit for each");
 
 static const uint32_t fixed_mtrr[11] = { 0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f };
 
@@ -263,46 +267,79 @@ static int set_tsc_offset(struct engine_vcpu *vcpu, uint64_t offset)
     return kvm_msr_write(vcpu, MSR_TSC, host_tsc() + offset);
 }
 
-static void get_mtrrs(struct engine_vcpu *vcpu, struct x86_cpu *cpu)
+/* The i-th MSR of the state: its number, and where its value lies. NULL past the last. */
+static uint64_t *state_msr(struct x86_cpu *cpu, unsigned i, uint32_t *ret_msr)
 {
-    for (unsigned i = 0; i < 11; i++)
-        (void)kvm_msr_read(vcpu, fixed_mtrr[i], &cpu->mtrr.fixed[i]);
-    for (unsigned i = 0; i < MSR_MTRR_CAP_COUNT; i++) {
-        (void)kvm_msr_read(vcpu, 0x200 + 2 * i, &cpu->mtrr.base[i]);
-        (void)kvm_msr_read(vcpu, 0x201 + 2 * i, &cpu->mtrr.mask[i]);
+    const unsigned named = sizeof msrs / sizeof msrs[0];
+    if (i < named) {
+        *ret_msr = msrs[i].msr;
+        return msr_field(cpu, i);
     }
+    i -= named;
+    if (i < 11) {
+        *ret_msr = fixed_mtrr[i];
+        return &cpu->mtrr.fixed[i];
+    }
+    i -= 11;
+    if (i >= 2 * MTRR_RANGES)
+        return NULL;
+    *ret_msr = 0x200 + i;
+    return i % 2 ? &cpu->mtrr.mask[i / 2] : &cpu->mtrr.base[i / 2];
 }
 
+/* What an MSR that KVM does not have holds. */
+static uint64_t reset_value(unsigned i)
+{
+    return i < sizeof msrs / sizeof msrs[0] ? msrs[i].reset : 0;
+}
+
+/* All MSRs that KVM has in one call: it stops at the first that it does not have, so those are found out
+ * once and left out from then on. */
 static void get_msrs(struct engine_vcpu *vcpu, struct x86_cpu *cpu)
 {
-    for (unsigned i = 0; i < sizeof msrs / sizeof msrs[0]; i++)
-        if (kvm_msr_read(vcpu, msrs[i].msr, msr_field(cpu, i)) < 0)
-            *msr_field(cpu, i) = msrs[i].reset;
-    get_mtrrs(vcpu, cpu);
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entry[STATE_MSRS];
+    } batch = { .head = { 0 } };
+    uint64_t *to[STATE_MSRS], *field;
+    uint32_t msr;
+    for (unsigned i = 0; (field = state_msr(cpu, i, &msr)); i++) {
+        *field = reset_value(i);
+        if (vcpu->lacks_msr >> i & 1)
+            continue;
+        uint64_t value;
+        if (!vcpu->msrs_known && kvm_msr_read(vcpu, msr, &value) < 0) {
+            vcpu->lacks_msr |= UINT64_C(1) << i;
+            continue;
+        }
+        to[batch.head.nmsrs] = field;
+        batch.entry[batch.head.nmsrs++].index = msr;
+    }
+    vcpu->msrs_known = true;
+    int count = ioctl(vcpu->fd, KVM_GET_MSRS, &batch);
+    for (int i = 0; i < count; i++)
+        *to[i] = batch.entry[i].data;
     cpu->tsc_offset = get_tsc_offset(vcpu);
 }
 
-/* MTRRs have no effect on RAM, which is write-back always: a KVM that refuses one loses nothing. */
-static void set_mtrrs(struct engine_vcpu *vcpu, const struct x86_cpu *cpu)
+/* Writes the MSRs that differ from `before`, or all when that is NULL. MTRRs have no effect on RAM, which is
+ * write-back always: a KVM that refuses one loses nothing. */
+static int set_msrs(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, const struct x86_cpu *before, struct error *error)
 {
-    for (unsigned i = 0; i < 11; i++)
-        (void)kvm_msr_write(vcpu, fixed_mtrr[i], cpu->mtrr.fixed[i]);
-    for (unsigned i = 0; i < MSR_MTRR_CAP_COUNT; i++) {
-        (void)kvm_msr_write(vcpu, 0x200 + 2 * i, cpu->mtrr.base[i]);
-        (void)kvm_msr_write(vcpu, 0x201 + 2 * i, cpu->mtrr.mask[i]);
-    }
-}
-
-static int set_msrs(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, struct error *error)
-{
-    for (unsigned i = 0; i < sizeof msrs / sizeof msrs[0]; i++) {
-        uint64_t value;
-        memcpy(&value, (const char *)cpu + msrs[i].offset, sizeof value);
-        if (kvm_msr_write(vcpu, msrs[i].msr, value) < 0 && value != msrs[i].reset)
+    struct x86_cpu now = *cpu, was;
+    uint64_t *field;
+    uint32_t msr;
+    if (before)
+        was = *before;
+    for (unsigned i = 0; (field = state_msr(&now, i, &msr)); i++) {
+        if (before && *state_msr(&was, i, &msr) == *field)
+            continue;
+        if (kvm_msr_write(vcpu, msr, *field) < 0 && *field != reset_value(i) && i < sizeof msrs / sizeof msrs[0])
             return error_set(error, EINVAL, "KVM here does not take value 0x%llx of MSR 0x%x for vCPU %u",
-                             (unsigned long long)value, msrs[i].msr, vcpu->index);
+                             (unsigned long long)*field, msr, vcpu->index);
     }
-    set_mtrrs(vcpu, cpu);
+    if (before && before->tsc_offset == cpu->tsc_offset)
+        return 0;
     return set_tsc_offset(vcpu, cpu->tsc_offset) < 0 ? failed(error, vcpu, "KVM does not take the TSC") : 0;
 }
 
@@ -402,15 +439,34 @@ int kvm_get_state(struct engine_vcpu *vcpu, struct x86_cpu *ret_cpu, struct erro
     return 0;
 }
 
+/* True when KVM's vector registers, and what is between instructions, need not be written again. */
+static bool same_vectors(const struct x86_cpu *a, const struct x86_cpu *b)
+{
+    return a->xcr0 == b->xcr0 && memcmp(a->fx, b->fx, sizeof a->fx) == 0 && memcmp(a->ymm, b->ymm, sizeof a->ymm) == 0;
+}
+
+static bool same_between(const struct x86_cpu *a, const struct x86_cpu *b)
+{
+    return a->activity == b->activity && a->sti_shadow == b->sti_shadow && a->mov_ss_shadow == b->mov_ss_shadow &&
+           a->nmi_blocked == b->nmi_blocked && a->nmi_pending == b->nmi_pending &&
+           memcmp(&a->event, &b->event, sizeof a->event) == 0 && memcmp(a->dr, b->dr, sizeof a->dr) == 0;
+}
+
 /* Control registers first: what KVM accepts as XCR0 and MSR values depends on them; activity last. */
-int kvm_set_state(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, struct error *error)
+int kvm_set_state_changed(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, const struct x86_cpu *before,
+                          struct error *error)
 {
     int result = set_registers(vcpu, cpu, error);
-    if (result == 0)
+    if (result == 0 && !(before && same_vectors(cpu, before)))
         result = set_vectors(vcpu, cpu, error);
     if (result == 0)
-        result = set_msrs(vcpu, cpu, error);
-    if (result == 0)
+        result = set_msrs(vcpu, cpu, before, error);
+    if (result == 0 && !(before && same_between(cpu, before)))
         result = set_between(vcpu, cpu, error);
     return result;
+}
+
+int kvm_set_state(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, struct error *error)
+{
+    return kvm_set_state_changed(vcpu, cpu, NULL, error);
 }
