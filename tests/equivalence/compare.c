@@ -105,28 +105,38 @@ static bool same_fx(const uint8_t *a, const uint8_t *b)
     return true;
 }
 
-/* Which of #AC and another fault on the same access comes first is up to the processor (SDM 3A, table 6-2). */
-static bool same_by_priority(const struct eq_result *a, const struct eq_result *b)
+/* Which of #AC and another fault on the same access comes first is up to the processor (SDM 3A, table 6-2); so is
+ * whether an operand of 16 bytes or more is checked for alignment or against the segment first, and how far one
+ * of many parts gets. */
+static bool same_by_priority(const struct eq_result *a, const struct eq_result *b, bool vector, bool wide)
 {
-    return (a->vector == 17 && b->vector >= 11 && b->vector <= 14) || (b->vector == 17 && a->vector >= 11 && a->vector <= 14);
+    bool alignment_check = (a->vector == 17 && b->vector >= 11 && b->vector <= 14) ||
+                 (b->vector == 17 && a->vector >= 11 && a->vector <= 14);
+
+    bool parts = wide && a->vector >= 12 && a->vector <= 14 && b->vector >= 12 && b->vector <= 14;
+
+    return alignment_check || parts || (vector && a->vector + b->vector == 12 + 13);
 }
 
-/* An instruction that faults leaves the flags; RIP tells that it completed, and the next one faulted. */
-/* With an unmasked SIMD overflow or underflow, veneer's PE is that of the masked result (isa/x86/exec_vector.c). */
-static bool same_but_precision(const struct eq_result *a, const struct eq_result *b)
+/* With an unmasked SIMD overflow or underflow, veneer's PE is that of the masked result (isa/x86/exec_vector.c),
+ * not that of the result with an unbounded exponent. DPPS and DPPD compute in several steps; which of them have
+ * reported what by an unmasked exception is the processor's choice. */
+static bool same_but_sticky(const struct eq_result *a, const struct eq_result *b, bool dot_product)
 {
-    const unsigned mxcsr = 24, range = 0x18, precision = 0x20;
+    const unsigned mxcsr = 24, range = 0x18;
+    const uint8_t sticky = dot_product ? 0x3f : 0x20;
     uint8_t fx[160];
     uint16_t flags;
 
     memcpy(&flags, a->state.fx + mxcsr, sizeof flags);
-    if (a->vector != 19 || b->vector != 19 || !(flags & ~(flags >> 7) & range))
+    if (a->vector != 19 || b->vector != 19 || !(dot_product || (flags & ~(flags >> 7) & range)))
         return false;
     memcpy(fx, b->state.fx, sizeof fx);
-    fx[mxcsr] = (uint8_t)((fx[mxcsr] & ~precision) | (flags & precision));
+    fx[mxcsr] = (uint8_t)((fx[mxcsr] & ~sticky) | (flags & sticky));
     return same_fx(a->state.fx, fx);
 }
 
+/* An instruction that faults leaves the flags; RIP tells that it completed, and the next one faulted. */
 static uint64_t flags_mask(const struct eq_case *c, const struct eq_result *r, uint64_t undefined_flags)
 {
     return r->state.rip != c->state.rip ? ~undefined_flags : UINT64_MAX;
@@ -135,7 +145,7 @@ static uint64_t flags_mask(const struct eq_case *c, const struct eq_result *r, u
 /* The host's kernel reports a not-present kernel address as protected, so as not to show its mappings. */
 static bool same_error(const struct eq_result *a, const struct eq_result *b, bool wide)
 {
-    uint32_t hidden = a->vector == 14 && a->cr2 >= UINT64_C(0x7ffffffff000) ? PF_ERROR_P : 0;
+    uint32_t hidden = a->vector == 14 && (a->cr2 | b->cr2) >= UINT64_C(0x7ffffffff000) ? PF_ERROR_P : 0;
 
     if (wide && a->vector == 14)
         hidden |= PF_ERROR_W; /* XSAVE reads the header of what it writes */
@@ -166,18 +176,23 @@ bool eq_same(const struct eq_case *c, const struct eq_result *a, const struct eq
     return memcmp(s->gpr, t->gpr, sizeof s->gpr) == 0 && s->rip == t->rip &&
            ((s->rflags ^ t->rflags) & flags_mask(c, a, leeway->flags)) == 0 && s->fs_base == t->fs_base &&
            s->gs_base == t->gs_base && same_selectors(s, t) &&
-           (same_fx(s->fx, t->fx) || same_but_precision(a, b)) &&
+           (same_fx(s->fx, t->fx) || same_but_sticky(a, b, leeway->dot_product)) &&
            memcmp(s->ymm, t->ymm, sizeof s->ymm) == 0 && a->stuck == b->stuck &&
-           (same_by_priority(a, b) || (a->vector == b->vector && same_error(a, b, leeway->wide) && same_address(a, b, leeway->wide)));
+           (same_by_priority(a, b, leeway->vector, leeway->wide) || (a->vector == b->vector && same_error(a, b, leeway->wide) &&
+                                                        same_address(a, b, leeway->wide)));
 }
 
 void eq_leeway_of(const struct eq_insn *insn, const struct eq_state *before, struct eq_leeway *ret_leeway)
 {
     memset(ret_leeway, 0, sizeof *ret_leeway);
     ret_leeway->flags = eq_undefined_flags(insn, before);
+    ret_leeway->dot_product = eq_dot_product(insn);
     for (unsigned k = 0; k < insn->insn.operand_count; k++)
         if (insn->operand[k].type == ZYDIS_OPERAND_TYPE_MEMORY && insn->operand[k].size > 256)
             ret_leeway->wide = true;
+    for (unsigned k = 0; k < insn->insn.operand_count; k++)
+        if (insn->operand[k].type == ZYDIS_OPERAND_TYPE_MEMORY && insn->operand[k].size >= 128)
+            ret_leeway->vector = true;
     switch ((int)insn->insn.mnemonic) {
     case ZYDIS_MNEMONIC_FNSAVE:
     case ZYDIS_MNEMONIC_FNSTENV:

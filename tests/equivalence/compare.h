@@ -14,6 +14,8 @@ uint64_t eq_undefined_flags(const struct eq_insn *insn, const struct eq_state *b
 struct eq_leeway {
     uint64_t flags;      /* undefined, once the instruction has completed */
     bool wide;           /* an operand of many parts: which faults first is the processor's choice */
+    bool vector;         /* a memory operand of 16 bytes or more */
+    bool dot_product;    /* DPPS, DPPD: sticky flags after #XM */
     uint64_t mxcsr_mask; /* linear address of an FXSAVE image; its MXCSR_MASK is the model's. 0: none */
 };
 void eq_leeway_of(const struct eq_insn *insn, const struct eq_state *before, struct eq_leeway *ret_leeway);

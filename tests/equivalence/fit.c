@@ -78,6 +78,12 @@ static bool is_xsave_family(ZydisMnemonic m)
     }
 }
 
+bool eq_dot_product(const struct eq_insn *i)
+{
+    return i->insn.mnemonic == ZYDIS_MNEMONIC_DPPS || i->insn.mnemonic == ZYDIS_MNEMONIC_DPPD ||
+           i->insn.mnemonic == ZYDIS_MNEMONIC_VDPPS || i->insn.mnemonic == ZYDIS_MNEMONIC_VDPPD;
+}
+
 /* XSAVE's component mask is in EDX:EAX, which then cannot hold an address as well. */
 bool eq_fits(const struct eq_insn *i)
 {

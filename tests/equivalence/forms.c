@@ -93,23 +93,33 @@ static unsigned encode(const struct point *p, uint8_t *bytes)
     return n + (unsigned)sizeof tail;
 }
 
-/* What the encoding at p means, if it is to be tested. VEX.vvvv must be 1111 in some forms, and must not equal
- * another register in gathers: both values are tried. */
+/* Decodes the encoding at p. VEX.vvvv must be 1111 in some forms; in gathers it must not, there must be an index, and
+ * vvvv, index and ModRM.reg must be three registers. */
+static bool decode(const struct scan *scan, const struct point *p, ZydisDecodedInstruction *ret_insn,
+                   ZydisDecodedOperand *ret_operand)
+{
+    const ZydisDecoder *decoder = &scan->decoder[p->code32];
+    uint8_t bytes[32];
+    unsigned n = encode(p, bytes);
+
+    if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder, bytes, n, ret_insn, ret_operand)))
+        return true;
+    if (!p->vex || p->modrm >= 0xc0)
+        return false;
+    bytes[2] = (uint8_t)(bytes[2] & ~((p->modrm >> 3 & 7) == 4 ? 0x30 : 0x20)); /* vvvv = 6, or 4 */
+    bytes[4] = (uint8_t)((p->modrm & ~7) | 4);
+    bytes[5] = (p->modrm >> 3 & 7) == 2 ? 0x28 : 0x10; /* index = 5, or 2 */
+    return ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder, bytes, n, ret_insn, ret_operand));
+}
+
+/* What the encoding at p means, if it is to be tested. */
 static struct meaning look(struct scan *scan, const struct point *p)
 {
     struct meaning m = {0};
     ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
-    uint8_t bytes[32];
-    unsigned n = encode(p, bytes);
-    const ZydisDecoder *decoder = &scan->decoder[p->code32];
 
-    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder, bytes, n, &m.insn, operand))) {
-        if (!p->vex)
-            return m;
-        bytes[2] = (uint8_t)(bytes[2] & ~0x20); /* vvvv = xmm4 */
-        if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder, bytes, n, &m.insn, operand)))
-            return m;
-    }
+    if (!decode(scan, p, &m.insn, operand))
+        return m;
     if ((m.insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && m.insn.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX) ||
         m.insn.opcode != p->opcode || (m.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) != p->vex ||
         m.insn.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR || !x86_cpuid_allows(scan->cpuid, &m.insn))

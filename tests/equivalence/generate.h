@@ -46,6 +46,14 @@ void eq_fit_state(struct generator *g, struct eq_case *c, const struct eq_insn *
 void eq_fit_memory(struct generator *g, const struct eq_case *c, const struct eq_insn *i, uint64_t linear,
                    unsigned size);
 
+/* DPPS and DPPD: several steps of arithmetic, so which of them report what before an unmasked exception is the
+ * processor's choice. */
+bool eq_dot_product(const struct eq_insn *i);
+
+/* Whether unaligned operands of other than 1, 2, 4 or 8 bytes raise #AC is up to the processor (SDM 2, MOVUPS;
+ * SDM 3A, 6.15). */
+bool eq_wide_operand(const struct eq_insn *i);
+
 /* Register numbers (enum x86_reg) of Zydis general registers of any size; -1 for others. AH..BH give 0..3. */
 int eq_gpr_of(ZydisRegister reg);
 

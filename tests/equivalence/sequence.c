@@ -21,6 +21,10 @@ struct sequence {
  * x87 instruction pointers, and what leaves its result undefined. */
 static bool unsuitable(const struct eq_insn *i)
 {
+    for (unsigned k = 0; k < i->insn.operand_count_visible; k++)
+        if (i->operand[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            ZydisRegisterGetClass(i->operand[k].reg.value) == ZYDIS_REGCLASS_SEGMENT)
+            return true;
     switch ((int)i->insn.mnemonic) {
     case ZYDIS_MNEMONIC_POPF:
     case ZYDIS_MNEMONIC_POPFD:
@@ -128,6 +132,8 @@ static bool may_leave_undefined(const struct eq_insn *i)
     return false;
 }
 
+static bool unmasked(const struct eq_state *state) { return (~state->fx[24] & 0x80) != 0 || (~state->fx[25] & 0x1f) != 0; }
+
 /* Appends one random instruction; false when the form did not fit in. */
 static bool append(struct sequence *s, const struct form *form)
 {
@@ -135,7 +141,8 @@ static bool append(struct sequence *s, const struct form *form)
     struct eq_insn i;
 
     for (unsigned attempt = 0; attempt < 12; attempt++) {
-        if (!generate_bytes(s->g, form, &i) || unsuitable(&i))
+        if (!generate_bytes(s->g, form, &i) || unsuitable(&i) ||
+            ((s->c->state.rflags & X86_FLAG_AC) && eq_wide_operand(&i)) || (eq_dot_product(&i) && unmasked(&s->c->state)))
             return false;
         if (!keeps_to_pointers(s, &i))
             continue;

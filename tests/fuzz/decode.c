@@ -45,7 +45,8 @@ static unsigned decode_at(enum x86_code_mode mode, const uint8_t *data, size_t s
     }
     require(insn.exec != NULL && insn.length == length && insn.mode == mode);
     require(insn.base / 8 < X86_REGS && insn.index / 8 < X86_REGS && insn.seg < X86_SEGS && insn.scale < 4);
-    require(x86_decode(decoder(), mode, data, length, &shorter) == length && shorter.exec == insn.exec);
+    if (insn.exec != x86_exec_ud && insn.exec != x86_exec_gp) /* those have no length of their own */
+        require(x86_decode(decoder(), mode, data, length, &shorter) == length && shorter.exec == insn.exec);
     return length;
 }
 

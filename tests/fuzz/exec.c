@@ -15,8 +15,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define RAM_SIZE 0x40000u /* 256 KiB */
-#define STEPS 300u
+#define RAM_SIZE 0x20000u /* 128 KiB */
+#define STEPS 150u
 
 /* Guest-physical layout; all of it below 64 KiB so that real mode reaches it as well. */
 #define GDT 0x1000u
@@ -37,6 +37,7 @@ struct machine {
     struct x86_cpu after_reset;
     struct x86_insn insn;
     uint8_t *ram;
+    int bus_budget; /* accesses outside RAM that are left; a repeated instruction can make thousands */
     uint8_t flags[RAM_SIZE / 4096];
 };
 
@@ -62,13 +63,15 @@ static bool env_page(void *owner, uint64_t gpa, struct x86_page *ret_page)
 
 static uint64_t env_mmio_read(void *owner, uint64_t gpa, unsigned size)
 {
-    (void)owner, (void)size;
+    (void)size;
+    ((struct machine *)owner)->bus_budget--;
     return gpa * UINT64_C(0x9e3779b97f4a7c15);
 }
 
 static void env_mmio_write(void *owner, uint64_t gpa, unsigned size, uint64_t value)
 {
-    (void)owner, (void)gpa, (void)size, (void)value;
+    (void)gpa, (void)size, (void)value;
+    ((struct machine *)owner)->bus_budget--;
 }
 
 static uint32_t env_port_in(void *owner, uint16_t port, unsigned size)
@@ -328,7 +331,7 @@ static void run(struct machine *m)
         x86_deliver_raised(core);
     }
     core->escape = &escape;
-    while (core->cpu.activity == X86_RUNNING && steps++ < STEPS) {
+    while (core->cpu.activity == X86_RUNNING && steps++ < STEPS && m->bus_budget > 0) {
         step_debugged(m);
         if (steps % 16 == 0 && x86_interruptible(core) && core->cpu.activity == X86_RUNNING)
             x86_deliver_interrupt(core, 0x21);
@@ -348,6 +351,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(&choice, data, sizeof choice);
     memset(m->ram, 0, RAM_SIZE);
     memset(m->flags, 0, sizeof m->flags);
+    m->bus_budget = 3000;
     put_tables(m, &choice);
     put_code(m, data + sizeof choice, size - sizeof choice);
     set_state(m, &choice);

@@ -133,9 +133,12 @@ static void popa(struct x86_core *core, const struct x86_insn *insn)
     uint64_t sp = core->cpu.reg[X86_RSP];
     unsigned size = insn->opsize;
 
-    for (unsigned i = 0; i < 8; i++)
+    for (unsigned i = 0; i < 8; i++) {
+        uint64_t value = load_slot(core, sp + (uint64_t)i * size, size); /* the stack pointer's is read as well */
+
         if (X86_RDI - i != X86_RSP)
-            set_by_size(core, (X86_RDI - i) * 8, size, load_slot(core, sp + (uint64_t)i * size, size));
+            set_by_size(core, (X86_RDI - i) * 8, size, value);
+    }
     set_by_stack_size(core, X86_RSP * 8, sp + 8u * size);
 }
 

@@ -173,10 +173,11 @@ static inline bool repeat_compare(struct x86_core *core, const struct x86_insn *
         if (!repeat_begin(core, insn, &repeat))                                                              \
             return;                                                                                          \
         do {                                                                                                 \
-            uint64_t from = source(core, insn, bits / 8), to = destination(core, insn, bits / 8, true);      \
+            uint64_t from = source(core, insn, bits / 8), to;                                                \
             x86_u##bits value = x86_load##bits(core, from);                                                  \
             const uint8_t *host_from = readable(core, from);                                                 \
             uint8_t *host_to;                                                                                \
+            to = destination(core, insn, bits / 8, true); /* its faults come after the source's */           \
             x86_store##bits(core, to, value);                                                                \
             host_to = writable(core, to);                                                                    \
             n = smaller(in_page(core, from, bits / 8), in_page(core, to, bits / 8));                         \

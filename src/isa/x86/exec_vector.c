@@ -76,6 +76,21 @@ static bool is_dot_product(const struct x86_insn *insn)
     return insn->opcode == 0x40 || insn->opcode == 0x41;
 }
 
+/* VCVTPS2PH does not look at FTZ, but a tiny result shows: it is a denormal half. (What was rounded to zero or
+ * up to the smallest normal number is inexact, and flagged anyway.) */
+static uint32_t tiny_halves(const struct x86_insn *insn, const void *result)
+{
+    unsigned count = insn->flags & X86_INSN_MEMORY ? insn->opsize / 2u : 8;
+    uint16_t half[8];
+    if (insn->opcode != 0x1d) /* no other instruction with this opcode uses MXCSR */
+        return 0;
+    memcpy(half, result, count * sizeof *half);
+    for (unsigned i = 0; i < count; i++)
+        if ((half[i] & 0x7c00) == 0 && (half[i] & 0x03ff) != 0)
+            return 0x10; /* UE */
+    return 0;
+}
+
 /* With some exception unmasked. Returns the guest's new flags, or raises #XM (#UD without CR4.OSXMMEXCPT) with
  * MXCSR updated and *dest, the register that the instruction writes, as it was. */
 static uint32_t run_unmasked(struct x86_core *core, x86_stub_fn *fn, void *rm, void *reg, void *third,
@@ -93,6 +108,8 @@ static uint32_t run_unmasked(struct x86_core *core, x86_stub_fn *fn, void *rm, v
         mxcsr &= ~MXCSR_FTZ;
     }
     flags |= run_masked(fn, rm, reg, third, extra, io, mxcsr);
+    if (unmasked & underflow)
+        flags |= tiny_halves(core->insn, rm);
     if (!(flags & unmasked))
         return flags;
     memcpy(dest, old, sizeof old);

@@ -76,6 +76,9 @@ static unsigned resolve(struct x86_core *core, uint64_t linear, unsigned length,
     if (context == X86_TLB_USER_ALIGN && length <= 8 && (length & (length - 1)) == 0 && (linear & (length - 1)) &&
         x86_canonical(linear))
         x86_raise(core, X86_AC, 0);
+    /* So does the canonical check of the last byte. */
+    if (first < length && x86_canonical(linear) && !x86_canonical(wrap(core, linear + length - 1, system)))
+        x86_raise(core, stack ? X86_SSF : X86_GP, 0);
     resolve_page(core, linear, first, access, context, stack, &span[0]);
     if (first < length) {
         resolve_page(core, wrap(core, linear + first, system), length - first, access, context, stack, &span[1]);

@@ -32,6 +32,13 @@ static uint64_t linear_at(struct x86_core *core, const struct x86_insn *insn, ui
     return insn->flags & X86_INSN_FLAT ? ea : x86_linear_access(core, insn->seg, ea, size, write);
 }
 
+/* Linear address of an element of VMASKMOV's operand: bytes after the effective address, which does not wrap. */
+static uint64_t element_at(struct x86_core *core, const struct x86_insn *insn, unsigned element, bool write)
+{
+    uint64_t ea = x86_effective(core, insn) + (uint64_t)element * insn->sub;
+    return insn->flags & X86_INSN_FLAT ? ea : x86_linear_access(core, insn->seg, ea, insn->sub, write);
+}
+
 static void mask_load(struct x86_core *core, const struct x86_insn *insn)
 {
     uint8_t value[32] = {0};
@@ -39,8 +46,7 @@ static void mask_load(struct x86_core *core, const struct x86_insn *insn)
     const uint8_t *mask = core->cpu.ymm[insn->vvvv];
     for (unsigned i = 0; i < insn->opsize / insn->sub; i++)
         if (element_on(mask, i, insn->sub))
-            load_element(core, linear_at(core, insn, i * insn->sub, insn->sub, false), insn->sub,
-                         value + i * insn->sub);
+            load_element(core, element_at(core, insn, i, false), insn->sub, value + i * insn->sub);
     memcpy(core->cpu.ymm[insn->reg], value, sizeof value);
 }
 
@@ -59,8 +65,14 @@ static void store_selected(struct x86_core *core, const struct x86_insn *insn, c
 static void mask_store(struct x86_core *core, const struct x86_insn *insn)
 {
     x86_avx_gate(core);
-    store_selected(core, insn, core->cpu.ymm[insn->vvvv], core->cpu.ymm[insn->reg], insn->opsize / insn->sub,
-                   insn->sub);
+    const uint8_t *mask = core->cpu.ymm[insn->vvvv], *value = core->cpu.ymm[insn->reg];
+    unsigned count = insn->opsize / insn->sub;
+    for (unsigned i = 0; i < count; i++)
+        if (element_on(mask, i, insn->sub))
+            x86_probe_write(core, element_at(core, insn, i, true), insn->sub);
+    for (unsigned i = 0; i < count; i++)
+        if (element_on(mask, i, insn->sub))
+            x86_store_bytes(core, element_at(core, insn, i, true), value + i * insn->sub, insn->sub);
 }
 
 /* AMD processors check the whole operand of MASKMOVQ and MASKMOVDQU, whatever the mask. */
@@ -106,11 +118,11 @@ static void gather(struct x86_core *core, const struct x86_insn *insn)
     uint8_t *to = cpu->ymm[insn->reg], *mask = cpu->ymm[insn->vvvv];
     const uint8_t *index = cpu->ymm[insn->imm2];
     x86_avx_gate(core);
-    for (unsigned i = 0; i < count; i++)
-        memset(mask + i * size, element_on(mask, i, size) ? 0xff : 0, size);
     for (unsigned i = 0; i < count; i++) {
-        if (!element_on(mask, i, size))
+        if (!element_on(mask, i, size)) {
+            memset(mask + i * size, 0, size);
             continue;
+        }
         int64_t offset = 0;
         if (index_size == 8) {
             memcpy(&offset, index + i * 8, 8);
