@@ -25,7 +25,8 @@ struct guest {
     struct x86_cpuid cpuid;
     uint8_t *ram;
     uint8_t flags[GUEST_RAM / 4096];
-    unsigned code_written; /* calls */
+    unsigned code_written, code_length; /* calls, and the last one's arguments */
+    uint64_t code_gpa;
 };
 
 static bool guest_page(void *owner, uint64_t gpa, struct x86_page *ret_page)
@@ -51,8 +52,11 @@ static void guest_mmio_write(void *owner, uint64_t gpa, unsigned size, uint64_t 
 
 static void guest_code_written(void *owner, uint64_t gpa, unsigned length)
 {
-    (void)gpa, (void)length;
-    ((struct guest *)owner)->code_written++;
+    struct guest *guest = owner;
+
+    guest->code_written++;
+    guest->code_gpa = gpa;
+    guest->code_length = length;
 }
 
 static void guest_mapping_changed(void *owner, bool all, uint64_t linear)

@@ -173,11 +173,22 @@ static void test_code_page(void)
     guest.flags[GUEST_DATA / 4096] = X86_PAGE_CODE;
     REG(RDI) = GUEST_DATA;
     REG(RCX) = 3;
-    OK(0xf3, 0xab); /* rep stosd: each store is seen */
-    CHECK_EQ(guest.code_written, 3);
+    OK(0xf3, 0xab); /* rep stosd: the first store is seen, then all of them at once */
+    CHECK_EQ(guest.code_written, 2);
+    CHECK_EQ(guest.code_gpa, GUEST_DATA);
+    CHECK_EQ(guest.code_length, 12);
+    guest.core->cpu.rflags |= X86_FLAG_DF;
+    REG(RSI) = GUEST_DATA + 4096 + 32;
+    REG(RDI) = GUEST_DATA + 64;
+    REG(RCX) = 3;
+    OK(0xf3, 0x48, 0xa5); /* rep movsq, downwards */
+    CHECK_EQ(guest.code_written, 4);
+    CHECK_EQ(guest.code_gpa, GUEST_DATA + 64 - 16);
+    CHECK_EQ(guest.code_length, 24);
+    REG(RDI) = GUEST_DATA;
     OK(0x01, 0x07); /* add [rdi], eax */
     OK(0x50);       /* push rax: elsewhere */
-    CHECK_EQ(guest.code_written, 4);
+    CHECK_EQ(guest.code_written, 5);
 }
 
 static void test_exchange_and_divide(void)

@@ -85,14 +85,23 @@ static uint8_t *readable(struct x86_core *core, uint64_t linear)
     return entry->read_tag == (linear & ~UINT64_C(4095)) ? (uint8_t *)(uintptr_t)(linear + entry->addend) : NULL;
 }
 
-/* For stores: of pages with cached code every store must be seen, so they have none. */
+/* For stores, which `written` must follow. */
 static uint8_t *writable(struct x86_core *core, uint64_t linear)
 {
     const struct x86_tlb_entry *entry = x86_tlb_slot(core, linear);
 
-    if (entry->write_tag != (linear & ~UINT64_C(4095)) || (*(volatile uint8_t *)entry->flags & X86_PAGE_CODE))
-        return NULL;
-    return (uint8_t *)(uintptr_t)(linear + entry->addend);
+    return entry->write_tag == (linear & ~UINT64_C(4095)) ? (uint8_t *)(uintptr_t)(linear + entry->addend) : NULL;
+}
+
+/* After n elements from `linear` on, in the direction of DF, were stored to a writable page: once for all of
+ * them, code derived from the page goes. */
+static void written(struct x86_core *core, uint64_t linear, uint64_t n, unsigned size)
+{
+    const struct x86_tlb_entry *entry = x86_tlb_slot(core, linear);
+
+    if (*(volatile uint8_t *)entry->flags & X86_PAGE_CODE)
+        x86_store_code(core, entry, core->cpu.rflags & X86_FLAG_DF ? linear - (n - 1) * size : linear,
+                       (unsigned)n * size);
 }
 
 /* The state of a repeated instruction: elements left in rCX and in this execution's budget. */
@@ -182,11 +191,13 @@ static inline bool repeat_compare(struct x86_core *core, const struct x86_insn *
             host_to = writable(core, to);                                                                    \
             n = smaller(in_page(core, from, bits / 8), in_page(core, to, bits / 8));                         \
             n = smaller(n, smaller(repeat.count, repeat.budget));                                            \
-            if (bulk && n > 1 && host_from != NULL && host_to != NULL)                                       \
+            if (bulk && n > 1 && host_from != NULL && host_to != NULL) {                                     \
                 copy##bits(down ? host_to - bits / 8 : host_to + bits / 8,                                   \
                            down ? host_from - bits / 8 : host_from + bits / 8, n - 1, down);                 \
-            else                                                                                             \
+                written(core, to, n, bits / 8);                                                              \
+            } else {                                                                                         \
                 n = 1;                                                                                       \
+            }                                                                                                \
             advance(core, insn, X86_RSI, n, bits / 8);                                                       \
             advance(core, insn, X86_RDI, n, bits / 8);                                                       \
         } while (repeat_next(core, insn, &repeat, n));                                                       \
@@ -212,10 +223,12 @@ static inline bool repeat_compare(struct x86_core *core, const struct x86_insn *
             x86_store##bits(core, to, value);                                                                \
             host_to = writable(core, to);                                                                    \
             n = smaller(in_page(core, to, bits / 8), smaller(repeat.count, repeat.budget));                  \
-            if (bulk && n > 1 && host_to != NULL)                                                            \
+            if (bulk && n > 1 && host_to != NULL) {                                                          \
                 fill##bits(host_to, value, n, core->cpu.rflags & X86_FLAG_DF);                               \
-            else                                                                                             \
+                written(core, to, n, bits / 8);                                                              \
+            } else {                                                                                         \
                 n = 1;                                                                                       \
+            }                                                                                                \
             advance(core, insn, X86_RDI, n, bits / 8);                                                       \
         } while (repeat_next(core, insn, &repeat, n));                                                       \
     }
