@@ -41,7 +41,9 @@ static void pair_add(void)
 static void tsc_turn(void)
 {
     for (unsigned i = 0; i < ROUNDS; i++) {
-        u64 old = tsc_value, now = rdtsc();
+        u64 old = tsc_value;
+        __asm__ volatile("lfence" : : : "memory"); /* else RDTSC may be executed before the load */
+        u64 now = rdtsc();
         if (now < old)
             __atomic_fetch_add(&tsc_errors, 1, __ATOMIC_SEQ_CST);
         while (old < now && !__atomic_compare_exchange_n(&tsc_value, &old, now, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
