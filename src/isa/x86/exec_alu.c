@@ -1,5 +1,5 @@
 /* exec_alu.c - ADD OR ADC SBB AND SUB XOR CMP TEST, INC DEC NEG NOT; with LOCK too. SDM 2A/2B. */
-#include "isa/x86/integer.h"
+#include "isa/x86/integer_exec.h"
 
 /* type op##bits(type d, type s, uint64_t *rflags) by the host's own `op`. */
 #define ALU(op, instruction, bits)                                                                           \

@@ -1,5 +1,5 @@
 /* exec_bit.c - BT BTS BTR BTC, BSF BSR TZCNT LZCNT POPCNT, CRC32. SDM 2A/2B. */
-#include "isa/x86/integer.h"
+#include "isa/x86/integer_exec.h"
 
 /* --- Bit tests. Only CF is defined; the other flags come out as the host leaves them. --- */
 

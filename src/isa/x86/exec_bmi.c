@@ -2,7 +2,7 @@
  *
  * As decoded: reg is ModRM.reg, rm or memory ModRM.rm, vvvv the VEX register. The 16-bit size does not
  * exist, and operand sizes come from VEX.W. */
-#include "isa/x86/integer.h"
+#include "isa/x86/integer_exec.h"
 
 /* x86_u##bits op##bits(rm, vvvv, rflags): the pattern `text` computes %[d] from %[s] (r/m) and %[v]. */
 #define VEX(op, text, bits, to)                                                                              \

@@ -2,7 +2,7 @@
  *
  * A branch target is checked before anything changes: canonical in 64-bit code, within the CS limit
  * elsewhere, else #GP(0) at the branch itself. */
-#include "isa/x86/integer.h"
+#include "isa/x86/integer_exec.h"
 #include "isa/x86/paging.h"
 
 /* 64-bit code. */

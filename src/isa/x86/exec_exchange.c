@@ -1,5 +1,5 @@
 /* exec_exchange.c - XCHG XADD CMPXCHG CMPXCHG8B CMPXCHG16B. SDM 2A/2C. XCHG with memory is always locked. */
-#include "isa/x86/integer.h"
+#include "isa/x86/integer_exec.h"
 
 #define XCHG(bits, suffix)                                                                                   \
     X86_INLINE void xchg_memory##bits(struct x86_core *core, const struct x86_insn *insn, x86_u##bits *p)    \

@@ -1,5 +1,5 @@
 /* exec_misc.c - flag instructions, fences and hints, RDRAND, BOUND, decimal adjustment, UD0-UD2. */
-#include "isa/x86/integer.h"
+#include "isa/x86/integer_exec.h"
 
 static void nop(struct x86_core *core, const struct x86_insn *insn) { (void)core, (void)insn; }
 static void spin(struct x86_core *core, const struct x86_insn *insn)

@@ -1,5 +1,5 @@
 /* exec_move.c - MOV and its relatives, LEA, sign and zero extension, CMOVcc, SETcc. */
-#include "isa/x86/integer.h"
+#include "isa/x86/integer_exec.h"
 
 /* MOV in all forms. MOVNTI is one as well: ordinary stores are ordered more strictly. */
 #define MOVE(bits)                                                                                           \

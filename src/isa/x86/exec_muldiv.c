@@ -1,5 +1,5 @@
 /* exec_muldiv.c - MUL IMUL DIV IDIV. A division that would fault on the host is refused before: #DE. */
-#include "isa/x86/integer.h"
+#include "isa/x86/integer_exec.h"
 
 /* The accumulator goes through another register, as AX carries the flags in and out. */
 #define MULTIPLY(op, instruction, bits, a)                                                                   \

@@ -1,6 +1,6 @@
 /* exec_shift.c - SHL SHR SAR ROL ROR RCL RCR SHLD SHRD. SDM 2B; counts are masked to 5 or 6 bits, and a masked
  * count of zero leaves all flags alone. */
-#include "isa/x86/integer.h"
+#include "isa/x86/integer_exec.h"
 
 #define SHIFT(op, instruction, bits)                                                                         \
     X86_INLINE x86_u##bits op##bits(x86_u##bits d, uint64_t s, uint64_t *rflags)                             \

@@ -1,5 +1,5 @@
 /* exec_stack.c - PUSH and POP of general registers, immediates and memory, PUSHA, POPA, ENTER, LEAVE. */
-#include "isa/x86/integer.h"
+#include "isa/x86/integer_exec.h"
 
 /* Width of the stack pointer in bytes: 64-bit code has 8, else SS.B decides. */
 static unsigned stack_size(const struct x86_core *core)

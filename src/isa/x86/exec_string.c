@@ -7,7 +7,7 @@
  * gets its turn; so interrupts are seen as on hardware. */
 #include <string.h>
 
-#include "isa/x86/integer.h"
+#include "isa/x86/integer_exec.h"
 
 /* Elements per execution: a page of bytes. */
 #define BUDGET 4096u
