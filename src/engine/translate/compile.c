@@ -162,7 +162,7 @@ static void emit_stored(struct compiler *c, unsigned insn, bool address_r10)
         emit_load(e, H_RCX, GS(spill));
     }
     slow->address_r10 = address_r10;
-    slow->resume_next = true;
+    slow->resume = emit_offset(e); /* not the next instruction: a call still has to jump */
 }
 
 static void emit_memory(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
@@ -224,9 +224,10 @@ static void emit_lea_insn(struct compiler *c, const struct native *n, unsigned i
         uint64_t address = next + (uint64_t)mem->disp.value;
         emit_mov_imm(e, to, n->insn.operand_width == 64 ? address : (uint32_t)address);
     } else {
-        if (base == H_R10 || index == H_R10)
+        bool partial = n->insn.operand_width == 16;
+        if (base == H_R10 || index == H_R10 || (partial && to == H_R10))
             emit_load(e, H_R10, GS_REG(X86_R10));
-        if (base == H_R11 || index == H_R11)
+        if (base == H_R11 || index == H_R11 || (partial && to == H_R11))
             emit_load(e, H_R11, GS_REG(X86_R11));
         emit_bytes(e, guest->bytes, guest->length);
     }
@@ -407,25 +408,15 @@ static void emit_entry(struct compiler *c)
     struct emit *e = &c->e;
     bool restore;
     c->trace->indirect_entry = emit_offset(e);
-    uint32_t miss;
-    if (!c->flags_needed[0]) {
-        emit_mov_imm(e, H_R11, c->linear);
-        emit8(e, 0x4d); /* cmp r10, r11 */
-        emit8(e, 0x39);
-        emit8(e, 0xda);
-        miss = emit_jcc(e, CC_NE);
-        if (!e->full)
-            emit_patch32(e->start, miss, c->t->stubs.indirect_miss);
-    } else {
-        emit_store(e, H_RCX, GS(spill));
-        emit_mov_imm(e, H_RCX, 0 - c->linear);
-        emit_lea(e, H_RCX, H_RCX, H_R10, 0, 0);
-        uint32_t hit = emit_jrcxz(e);
-        emit_load(e, H_RCX, GS(spill));
-        emit_jmp_to(e, c->t->stubs.indirect_miss);
-        emit_patch8(e, hit);
-        emit_load(e, H_RCX, GS(spill));
-    }
+    /* The flags stay whole: when the target is another, they are that one's. */
+    emit_mov(e, H_R11, H_RCX);
+    emit_mov_imm(e, H_RCX, 0 - c->linear);
+    emit_lea(e, H_RCX, H_RCX, H_R10, 0, 0);
+    uint32_t hit = emit_jrcxz(e);
+    emit_mov(e, H_RCX, H_R11);
+    emit_jmp_to(e, c->t->stubs.indirect_miss);
+    emit_patch8(e, hit);
+    emit_mov(e, H_RCX, H_R11);
     c->trace->entry = emit_offset(e);
     struct slow *slow = add_slow(c, emit_test_gs(c, GS_ATTENTION, false, false, &restore), SITE_LOOK_UP, 0);
     slow->restore_rcx = restore;
@@ -515,10 +506,13 @@ struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t li
         return NULL;
     c.e = (struct emit){.start = t->code.write, .at = t->code.write + t->code.used,
                         .end = t->code.write + t->code.used + TRACE_ROOM, .full = false};
+    c.trace->native = true;
     for (unsigned i = 0; i < block->count; i++) {
         native_classify(&t->soft.decoder.zydis[X86_CODE64], block->insn[i].bytes, block->insn[i].length, &native[i]);
         if (block->insn[i].exec == x86_exec_ud || block->insn[i].exec == x86_exec_gp)
             native[i].kind = NATIVE_NO;
+        c.trace->undefined = (c.trace->undefined & ~native[i].flags_written) | native[i].flags_undefined;
+        c.trace->native &= native[i].kind != NATIVE_NO;
         c.trace->vector |= native[i].kind != NATIVE_NO && native[i].vector;
     }
     find_liveness(&c, native);
@@ -554,7 +548,7 @@ struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t li
 
 void link_site(struct translate_vcpu *t, struct site *site, struct trace *target)
 {
-    if (site->linked || site->target != target->linear || site->trace->context != target->context)
+    if (site->linked || (target->block->key & BLOCK_CROSSES) || site->target != target->linear || site->trace->context != target->context)
         return;
     site->linked = target;
     site->next_link = target->incoming;

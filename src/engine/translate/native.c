@@ -153,6 +153,7 @@ static void note_flags(struct native *n)
         return;
     n->flags_read = (uint32_t)flags->tested & ARITHMETIC;
     n->flags_written = (uint32_t)(flags->modified | flags->set_0 | flags->set_1 | flags->undefined) & ARITHMETIC;
+    n->flags_undefined = (uint32_t)flags->undefined & ARITHMETIC;
     n->sets_flags = n->flags_written != 0;
     /* A count of zero leaves the flags as they are. */
     if (n->insn.meta.category == ZYDIS_CATEGORY_SHIFT || n->insn.meta.category == ZYDIS_CATEGORY_ROTATE) {

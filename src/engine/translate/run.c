@@ -180,6 +180,7 @@ static bool run_trace(struct translate_vcpu *t, struct trace *trace)
 {
     struct x86_core *core = &t->soft.core;
     uint32_t stub = t->stubs.enter, to = trace->entry;
+    t->checked_away = false;
     for (;;) {
         struct site *site = enter(t, stub, to);
         stub = t->stubs.enter;
@@ -207,14 +208,17 @@ static bool run_trace(struct translate_vcpu *t, struct trace *trace)
             stub = t->stubs.enter_vector;
             break;
         case SITE_STORED:
-            if (!stored(t, trace, site->insn) || !site->resume)
+            t->checked_away = !stored(t, trace, site->insn);
+            /* When its own code is gone the trace ends here, but a call, always the last, is finished first. */
+            if (t->checked_away && site->insn + 1u < trace->count)
                 return true;
             break;
         case SITE_INTERPRET:
         default: {
             bool last = site->insn + 1u == trace->block->count;
             bool plain = trace->block->plain;
-            if (!interpret(t, trace, site->insn) || !site->resume)
+            t->checked_away = !interpret(t, trace, site->insn);
+            if (t->checked_away || !site->resume)
                 return !last || plain;
         }
         }
@@ -242,6 +246,10 @@ bool tier_run(struct engine_vcpu *vcpu, struct block *block, uint64_t linear, bo
         t->link_from = NULL;
         t->fill_jump = false;
         return false;
+    }
+    if (t->check) {
+        *ret_plain = check_trace(t, trace, run_trace);
+        return true;
     }
     if (t->link_from)
         link_site(t, t->link_from, trace);

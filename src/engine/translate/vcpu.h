@@ -63,8 +63,10 @@ struct trace {
     uint32_t indirect_entry; /* for indirect ones: checks R10 against `linear` */
     uint32_t end;
     uint8_t context;
+    bool native;             /* all of its instructions run as host code */
     bool vector;             /* uses the vector registers */
     uint16_t count;          /* of instructions */
+    uint32_t undefined;      /* arithmetic flags that are undefined at its end */
     struct site *incoming;   /* jumps that lead to `entry` */
     uint16_t start[];        /* where each instruction's code starts, from `indirect_entry`; the last is its end */
 };
@@ -89,6 +91,7 @@ struct stubs {
 
 struct translate_stats {
     uint64_t traces, code_bytes, flushes, links, unlinks, dropped;
+    uint64_t checked;
     uint64_t exit[6]; /* by enum site_kind */
 };
 
@@ -119,6 +122,8 @@ struct translate_vcpu {
     size_t traces;
     struct site fault;         /* where a host fault in translated code leaves to */
     struct site *link_from;    /* the jump to link when the next trace is found */
+    bool check;                /* compare each trace with the interpreter (check.c) */
+    bool checked_away;         /* the last run did not end with its trace */
     bool no_vectors;           /* the next block needs vector registers that the guest may not use now */
     bool fill_jump;            /* an indirect jump missed: enter the next trace in `jump` */
     void *signal_stack;
@@ -146,6 +151,10 @@ void fast_forget(struct translate_vcpu *t, bool all, uint64_t linear);
 
 /* stubs.c: makes the stubs at the start of code memory. */
 void stubs_make(struct translate_vcpu *t);
+
+/* check.c: runs the trace by `run`, and again by the interpreter, and aborts with a report when they
+ * differ. */
+bool check_trace(struct translate_vcpu *t, struct trace *trace, bool (*run)(struct translate_vcpu *, struct trace *));
 
 /* compile.c: translates the block for RIP = linear at the current context. NULL when there is no room. */
 struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t linear);

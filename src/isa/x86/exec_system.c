@@ -205,12 +205,12 @@ x86_exec_fn *x86_select_system(const struct x86_zydis *z, struct x86_insn *insn)
     case ZYDIS_MNEMONIC_RDGSBASE: insn->sub = X86_GS; return fsgsbase;
     case ZYDIS_MNEMONIC_WRFSBASE: insn->sub = X86_FS | 8; return fsgsbase;
     case ZYDIS_MNEMONIC_WRGSBASE: insn->sub = X86_GS | 8; return fsgsbase;
-    case ZYDIS_MNEMONIC_CLAC: insn->sub = 0; return set_ac;
-    case ZYDIS_MNEMONIC_STAC: insn->sub = 1; return set_ac;
     default: break;
     }
     insn->flags |= X86_INSN_ENDS | X86_INSN_PRIVILEGED;
     switch (z->insn.mnemonic) {
+    case ZYDIS_MNEMONIC_CLAC: insn->sub = 0; return set_ac;
+    case ZYDIS_MNEMONIC_STAC: insn->sub = 1; return set_ac;
     case ZYDIS_MNEMONIC_RDMSR: return rdmsr;
     case ZYDIS_MNEMONIC_WRMSR: return wrmsr;
     case ZYDIS_MNEMONIC_RDPMC: return rdpmc;
