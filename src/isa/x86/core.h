@@ -80,7 +80,13 @@ struct x86_tlb_entry {
     bool watched;       /* holds a data breakpoint: loads and stores have no tags */
     uint8_t page_shift; /* log2 of the guest's page: INVLPG drops all of a large page */
 };
-#define X86_TLB_ENTRIES 1024u /* direct-mapped by linear page number */
+#define X86_TLB_ENTRIES 1024u /* direct-mapped; see x86_tlb_index */
+/* Where a linear address is looked up. Higher address bits are folded in, so that two streams a multiple of
+ * 4 MiB apart do not evict each other. */
+static inline unsigned x86_tlb_index(uint64_t linear)
+{
+    return (unsigned)(linear >> 12 ^ linear >> 22) % X86_TLB_ENTRIES;
+}
 
 /* Contexts: user, supervisor that may touch user pages (SMAP off or AC set), supervisor that may not; and
  * user with alignment checks, whose entries stay empty so that each access takes the slow path. */

@@ -25,7 +25,7 @@ static void resolve_page(struct x86_core *core, uint64_t linear, unsigned length
 {
     uint64_t page = linear & ~UINT64_C(4095);
     enum x86_tlb_context table = context == X86_TLB_USER_ALIGN ? X86_TLB_USER : context;
-    const struct x86_tlb_entry *entry = &core->tlb[table][(linear >> 12) % X86_TLB_ENTRIES];
+    const struct x86_tlb_entry *entry = &core->tlb[table][x86_tlb_index(linear)];
     if ((access == X86_WRITE ? entry->write_tag : entry->read_tag) != page)
         entry = x86_tlb_fill(core, linear, access, context, stack);
     *ret_span = (struct x86_span){.gpa = entry->gpa + (linear & 4095), .length = length};
@@ -394,7 +394,7 @@ static const struct x86_tlb_entry *fetch_entry(struct x86_core *core, uint64_t l
 {
     /* The explicit context, so that the runner finds the entry at x86_tlb_slot. */
     enum x86_tlb_context now = explicit_context(core), context = now == X86_TLB_USER_ALIGN ? X86_TLB_USER : now;
-    struct x86_tlb_entry *entry = &core->tlb[context][(linear >> 12) % X86_TLB_ENTRIES];
+    struct x86_tlb_entry *entry = &core->tlb[context][x86_tlb_index(linear)];
     *ret_rc = 0;
     if (entry->exec_tag == (linear & ~UINT64_C(4095)))
         return entry;

@@ -51,7 +51,7 @@ void x86_store_code(struct x86_core *core, const struct x86_tlb_entry *entry, ui
 
 static inline struct x86_tlb_entry *x86_tlb_slot(struct x86_core *core, uint64_t linear)
 {
-    return &core->tlb_now[(linear >> 12) % X86_TLB_ENTRIES];
+    return &core->tlb_now[x86_tlb_index(linear)];
 }
 
 /* x86_load8 .. x86_load64, x86_store8 .. x86_store64. An access that is

@@ -370,7 +370,7 @@ static void set_entry(struct x86_core *core, struct x86_tlb_entry *entry, uint64
 int x86_tlb_try_fill(struct x86_core *core, uint64_t linear, enum x86_access access,
                      enum x86_tlb_context context, struct x86_tlb_entry **ret_entry, uint32_t *ret_error_code)
 {
-    unsigned slot = (linear >> 12) % X86_TLB_ENTRIES;
+    unsigned slot = x86_tlb_index(linear);
     struct x86_translation t;
     if (context == X86_TLB_USER_ALIGN)
         context = X86_TLB_USER;
@@ -449,7 +449,7 @@ void x86_tlb_flush(struct x86_core *core, bool keep_global)
 void x86_tlb_flush_page(struct x86_core *core, uint64_t linear)
 {
     bool large = linear >= core->large_low && linear <= core->large_high;
-    unsigned slot = (linear >> 12) % X86_TLB_ENTRIES;
+    unsigned slot = x86_tlb_index(linear);
     if (large) {
         drop_matching(core, match_page, linear);
     } else {
