@@ -1,5 +1,5 @@
-/* The interpreter as a whole, on the flat machine: code that is written while it is cached, in every way it can
- * be written, and what ends a run. */
+/* Software engines as a whole, on the flat machine: code that is written while it is cached, in every way it can
+ * be written, and what ends a run. Argument: the engine; interpret without one. */
 #include <pthread.h>
 #include <string.h>
 
@@ -242,7 +242,7 @@ static void test_cross_modifying(struct flat *flat)
     CHECK_EQ(b.cpu.reg[X86_RBP], 2000);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static void (*const test[])(struct flat *flat) = {
         test_loop, test_own_code, test_alias, test_remap, test_crossing, test_device_writes_code, test_nowhere,
@@ -250,7 +250,7 @@ int main(void)
     };
     for (size_t i = 0; i < sizeof(test) / sizeof(test[0]); i++) {
         struct flat flat;
-        flat_open(&flat, &engine_interpret, 2, 4);
+        flat_open(&flat, argc > 1 ? engine_find(argv[1]) : &engine_interpret, 2, 4);
         test[i](&flat);
         flat_close(&flat);
     }
