@@ -53,14 +53,13 @@ struct fuzz_target {
 };
 
 /* Loads from a copy exactly as long as the input. */
-static inline int fuzz_load(struct device *device, const uint8_t *bytes, size_t length)
+static inline int fuzz_load(struct device *device, const uint8_t *bytes, size_t length, struct error *error)
 {
     uint8_t *copy = malloc(length ? length : 1);
     if (length)
         memcpy(copy, bytes, length);
     struct stream *stream = stream_open(copy, length);
-    struct error error;
-    int status = device->ops->load(device, stream, &error);
+    int status = device->ops->load(device, stream, error);
     stream_free(stream);
     free(copy);
     return status;
@@ -82,7 +81,11 @@ static inline void fuzz_round_trip(const struct fuzz_target *target)
     for (unsigned i = 0; i < 2; i++) {
         struct stream *before = fuzz_saved(target->device);
         const void *bytes = stream_bytes(before, &length[0]);
-        FUZZ_ASSERT(fuzz_load(target->device, bytes, length[0]) == 0);
+        struct error error;
+        if (fuzz_load(target->device, bytes, length[0], &error) != 0) {
+            fprintf(stderr, "what was saved does not load: %s\n", error.text);
+            abort();
+        }
         stream_free(before);
         saved[i] = fuzz_saved(target->device);
     }
@@ -106,7 +109,7 @@ static inline void fuzz_damage(const struct fuzz_target *target, struct fuzz_inp
     }
     if (fuzz_take(input, 1) & 1)
         length = fuzz_take(input, 2) % length;
-    fuzz_load(target->device, copy, length);
+    fuzz_load(target->device, copy, length, NULL);
     free(copy);
 }
 

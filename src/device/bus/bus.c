@@ -91,6 +91,7 @@ static bool holds(const struct range *range, uint64_t address)
     return address >= range->base && address - range->base < range->size;
 }
 
+/* Guests access one device many times in a row (a string of bytes to the console, a driver's registers). */
 static const struct range *find(struct bus *bus, uint64_t address)
 {
     if (bus->last < bus->used && holds(&bus->ranges[bus->last], address))
@@ -114,6 +115,7 @@ static uint64_t ones(unsigned size)
     return size >= 8 ? UINT64_MAX : (UINT64_C(1) << (8 * size)) - 1;
 }
 
+/* What straddles a range's border is split, so that no device sees an offset past its end. */
 uint64_t bus_read(struct bus *bus, uint64_t address, unsigned size)
 {
     const struct range *range = find(bus, address);

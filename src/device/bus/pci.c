@@ -1,5 +1,13 @@
 /* pci.c - see pci.h. Configuration space, BARs and INTx; pci_msix.c has MSI-X.
  *
+ * A function's configuration space is an array of bytes beside an equal array of write masks: what can be
+ * written is data, set when the function is described, and a write is one merge. Only the command register, the
+ * BARs and the MSI-X control word have effects, which are looked for after the merge by the range written.
+ *
+ * Guests size a BAR by writing ones to it with decoding on, and so move it for a moment to the top of the
+ * address space, or onto another device. That must do no harm and be undone by the next write: hence a BAR
+ * that cannot be mapped is left undecoded, and tried again at every later change.
+ *
  * Invariant: bar.mapped tells what is on the buses. settle() brings that to what the command registers
  * and BARs ask for, and is called after each change of them: first everything that moved is taken off, then
  * what can be put on is put on. */
@@ -114,6 +122,7 @@ static void unmap(struct pci_host *host, struct pci_bar *bar)
     bar->mapped = UNMAPPED;
 }
 
+/* Two passes, since two BARs may change places. */
 static void settle(struct pci_host *host)
 {
     for (unsigned s = 0; s < PCI_SLOTS; s++)
@@ -138,6 +147,7 @@ static bool power_of_two(uint64_t n)
     return n && !(n & (n - 1));
 }
 
+/* A BAR's size is told by which of its bits can be written: those above the size. */
 static int describe(struct pci_function *function, unsigned n, const struct pci_bar *bar)
 {
     bool taken = n >= PCI_BARS || function->bar[n].size || (n > 0 && function->bar[n - 1].wide);
@@ -195,6 +205,8 @@ static uint64_t find_room(const struct pci_host *host, bool io, uint64_t size, u
     return 0;
 }
 
+/* Gives each BAR a place: wide ones in the 64-bit window while there is room, so that the other stays free
+ * for those that need it. Nothing is mapped yet. */
 static int assign(struct pci_host *host, struct pci_function *function)
 {
     const struct pci_host_config *config = &host->config;
@@ -299,6 +311,7 @@ static struct pci_function *select_function(struct pci_host *host, uint32_t numb
     return number >> 8 == 0 && (number & 7) == 0 ? host->slot[number >> 3 & 31] : NULL;
 }
 
+/* Absent functions read as all ones; so does what is past the 4 KiB of one. */
 static uint64_t host_read(struct device *device, unsigned region, uint64_t offset, unsigned size)
 {
     struct pci_host *host = (struct pci_host *)device;
@@ -363,6 +376,7 @@ int pci_capability(struct pci_function *function, uint8_t id, unsigned length)
     return (int)at;
 }
 
+/* Where pci_add put them, decoded: what firmware would have left. */
 static void restore_bars(struct pci_function *function)
 {
     uint16_t decode = 0;
@@ -438,6 +452,8 @@ void pci_function_save(const struct pci_function *function, struct stream *strea
     stream_end(stream);
 }
 
+/* Only what the guest can write is taken from the stream: the rest describes this function, not the saved one,
+ * and must not be a way to change it. */
 int pci_function_load(struct pci_function *function, struct stream *stream, struct error *error)
 {
     uint8_t config[PCI_CONFIG_SIZE];

@@ -49,7 +49,7 @@ static bool masked(const struct pci_function *function, unsigned vector)
 }
 
 /* Sends what is pending and not masked. */
-static void flush(struct pci_function *function)
+static void flush(struct pci_function *function) /* cheap when nothing is pending, which is nearly always */
 {
     struct pci_msix *msix = &function->msix;
     struct msi_sink *sink = pci_msi(function);
@@ -63,6 +63,7 @@ static void flush(struct pci_function *function)
     }
 }
 
+/* Through the pending bits in every case, so that one place decides whether a vector is masked. */
 void pci_msix_notify(struct pci_function *function, unsigned vector)
 {
     if (vector >= function->msix.vectors || !pci_msix_enabled(function))
@@ -114,15 +115,16 @@ static void table_write(struct device *device, unsigned region, uint64_t offset,
 /* Only read and write: the function is reset, saved and loaded with its device. */
 static const struct device_ops table_ops = {.name = "msix", .read = table_read, .write = table_write};
 
+/* "Mask bits are set after reset": no vector goes out with a zero address. */
 void pci_msix_reset(struct pci_function *function)
 {
     struct pci_msix *msix = &function->msix;
+    msix->pending = 0;
+    memset(msix->table, 0, sizeof msix->table);
     if (!msix->vectors)
         return;
-    memset(msix->table, 0, sizeof msix->table);
     for (unsigned v = 0; v < msix->vectors; v++)
         msix->table[v * ENTRY_SIZE + ENTRY_CONTROL] = 1;
-    msix->pending = 0;
     pci_put16(function, msix->capability + 2, (uint16_t)(msix->vectors - 1));
 }
 

@@ -15,6 +15,8 @@
 enum { OFFSET_SELECT = 0x00, OFFSET_WINDOW = 0x10, OFFSET_EOI = 0x40 };
 enum { INDEX_ID = 0, INDEX_VERSION = 1, INDEX_ARBITRATION = 2, INDEX_PINS = 0x10 };
 
+/* Sends the pin's message if its entry lets it. Remote IRR is set only when somebody took it: a level
+ * sent to nobody must come again when the guest corrects the entry. */
 static void service(struct ioapic *ioapic, unsigned pin)
 {
     uint64_t entry = ioapic->pin[pin];
@@ -47,6 +49,7 @@ void ioapic_line(struct ioapic *ioapic, unsigned pin, bool level)
         service(ioapic, pin);
 }
 
+/* Several pins may share a vector; each that waits for its end is released. */
 void ioapic_eoi(struct ioapic *ioapic, uint8_t vector)
 {
     for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
@@ -94,6 +97,7 @@ static void write_window(struct ioapic *ioapic, uint32_t value)
         write_entry(ioapic, pin, ioapic->select & 1, value);
 }
 
+/* Registers are 32 bits at 16-byte steps; narrower reads see their part. */
 uint64_t ioapic_read(struct ioapic *ioapic, uint64_t offset, unsigned size)
 {
     uint32_t value = 0;

@@ -1,4 +1,15 @@
-/* irqchip.c - see irqchip.h. It carries messages between the controllers and chooses who gets them. */
+/* irqchip.c - see irqchip.h. It carries messages between the controllers and chooses who gets them.
+ *
+ *   device line --> 8259 pair --> LINT0 of local APIC 0 --> vCPU 0
+ *        |
+ *        +--------> I/O APIC pin --+
+ *   MSI ---------------------------+--> message --> the local APICs it matches --> their vCPUs
+ *   ICR of a local APIC -----------+
+ *
+ * A line is wired to both controllers at once, as on a PC; the guest masks the one that it does not use.
+ * A message is only a struct; nothing of it is queued, so that delivery is done when the call returns. The
+ * one way back is the end of a level-triggered interrupt, from a local APIC to the I/O APIC, which may deliver
+ * again at once: that is one message for each EOI, so the two cannot keep each other busy. */
 #include "device/irq/irqchip.h"
 
 #include <errno.h>
@@ -26,6 +37,7 @@ struct irqchip {
 
 /* ---- delivery ---- */
 
+/* Lowest priority looks only at those that could take it; fixed delivery drops what one cannot take. */
 static bool takes_fixed(const struct lapic *lapic, const struct apic_message *message)
 {
     return lapic_matches(lapic, message) && lapic_accepts(lapic);
@@ -89,7 +101,8 @@ static bool deliver(void *owner, const struct apic_message *message)
     return taken;
 }
 
-/* An ICR write of vCPU `index`. */
+/* An ICR write of vCPU `index`. With a shorthand the destination field means nothing, and an APIC that is off by
+ * its base register is reached as well: INIT to "all but self" starts every processor. */
 static void send(void *owner, unsigned index, enum apic_shorthand shorthand, const struct apic_message *message)
 {
     struct irqchip *chip = owner;
@@ -143,6 +156,7 @@ static void pic_output(void *owner, bool level)
 
 /* ---- what comes in ---- */
 
+/* Input 2 of the 8259s is their cascade, so no device has it; pin 2 of the I/O APIC has the 8254 for it. */
 static void set_line(void *owner, unsigned irq, int level)
 {
     struct irqchip *chip = owner;

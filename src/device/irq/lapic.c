@@ -1,5 +1,16 @@
 /* lapic.c - see lapic.h. The registers and the acceptance of interrupts; lapic_timer.c has the timer.
  *
+ * An interrupt goes through three sets of 256 bits. IRR holds what was accepted and not yet taken by the
+ * processor; lapic_ack moves the highest of them to ISR, where it keeps others of its class (vector / 16) and
+ * below out until the guest's EOI clears it. TMR remembers which were level-triggered: their EOI goes on to the
+ * I/O APIC. What may pass is decided by PPR, the higher of the task's priority and of what is in service.
+ *
+ * The 8259s stand beside all that: an ExtINT has no vector here, is not in IRR or ISR, and ignores PPR.
+ * Whether one is pending is the level of LINT0, so it can go away again before it is taken.
+ *
+ * The same registers are reached as memory (xAPIC) and as MSRs (x2APIC); the two differ in what exists
+ * and in how errors show: memory accesses set a bit in ESR, MSR accesses are #GP.
+ *
  * Invariants: vectors below 16 are never in IRR, ISR or TMR; `pending` is what a fresh look would give
  * (update is called after each change of what it depends on). */
 #include "device/irq/lapic.h"
@@ -21,7 +32,7 @@
 #define ESR_RECEIVE_VECTOR 0x40u
 #define ESR_REGISTER 0x80u
 #define ICR_BUSY 0x1000u
-#define ICR_RESERVED 0xFFF32000u
+#define ICR_RESERVED 0xFFF32000u /* bit 12 is not among them: guests write back what they read */
 #define MSR_BASE 0x1Bu
 #define MSR_TSC_DEADLINE 0x6E0u
 #define MSR_X2APIC 0x800u
@@ -41,6 +52,7 @@ static const uint32_t lvt_writable[LAPIC_LVTS] = {
     [LAPIC_TIMER] = 0x700FF, [LAPIC_THERMAL] = 0x107FF, [LAPIC_COUNTERS] = 0x107FF,
     [LAPIC_LINT0] = 0x1A7FF, [LAPIC_LINT1] = 0x1A7FF,   [LAPIC_ERROR] = 0x100FF};
 
+/* Atomic, as lapic_claims reads it without the board's lock. */
 static uint64_t base_of(const struct lapic *lapic)
 {
     return __atomic_load_n(&lapic->base, __ATOMIC_RELAXED);
@@ -107,6 +119,8 @@ static bool extint_pending(const struct lapic *lapic)
     return !enabled(lapic) || (!(lvt & LVT_MASKED) && (lvt >> 8 & 7) == APIC_EXTINT);
 }
 
+/* Works out `pending` again. The vCPU is told each time it is true, not only on changes: it may have looked,
+ * found interrupts disabled, and be waiting for exactly this vector. */
 static void update(struct lapic *lapic)
 {
     bool pending = extint_pending(lapic) || deliverable(lapic) >= 0;
@@ -161,6 +175,7 @@ void lapic_fixed(struct lapic *lapic, uint8_t vector, bool level)
         record_error(lapic, ESR_RECEIVE_VECTOR);
         return;
     }
+    /* An interrupt that is pending already is not counted: IRR is one bit, as in hardware. */
     vector_set(lapic->irr, vector);
     if (level)
         vector_set(lapic->tmr, vector);
@@ -192,6 +207,8 @@ void lapic_local(struct lapic *lapic, enum lapic_lvt which)
     }
 }
 
+/* The 8259s' output. As ExtINT it is looked at as a level; a guest that programs LINT0 as fixed or NMI (to
+ * find out whether the timer can arrive that way) gets one interrupt for each rise. */
 void lapic_lint0(struct lapic *lapic, bool level)
 {
     bool rises = level && !lapic->lint0;
@@ -216,6 +233,8 @@ static bool matches_logical(const struct lapic *lapic, const struct apic_message
     return false;
 }
 
+/* A destination of all ones is everybody, in physical and logical mode. An APIC that is off by its base register
+ * hears nothing, not even INIT; one that is off by SVR still hears INIT, NMI and start-up. */
 bool lapic_matches(const struct lapic *lapic, const struct apic_message *message)
 {
     if (!enabled(lapic))
@@ -227,6 +246,7 @@ bool lapic_matches(const struct lapic *lapic, const struct apic_message *message
 
 /* ---- register writes ---- */
 
+/* EOI ends what has the highest priority in service: the guest does not say which, interrupts nest. */
 static void end_of_interrupt(struct lapic *lapic)
 {
     int vector = vector_highest(lapic->isr);
@@ -257,6 +277,7 @@ static void send_icr(struct lapic *lapic, bool wide)
         lapic->host->send(lapic->host->owner, lapic->index, low >> 18 & 3, &message);
 }
 
+/* While SVR has the APIC off, local vectors cannot be unmasked. */
 static void write_lvt(struct lapic *lapic, unsigned which, uint32_t value)
 {
     value &= lvt_writable[which];
@@ -317,7 +338,7 @@ static void write_register(struct lapic *lapic, unsigned reg, uint32_t value)
     case REG_LDR: lapic->ldr = value & 0xFF000000; break;
     case REG_DFR: lapic->dfr = value | 0x0FFFFFFF; break;
     case REG_SVR: write_svr(lapic, value); break;
-    case REG_ESR:
+    case REG_ESR: /* a write shows what was gathered since the last one, whatever is written */
         lapic->esr = lapic->esr_next;
         lapic->esr_next = 0;
         break;
@@ -422,6 +443,7 @@ void lapic_mmio_write(struct lapic *lapic, unsigned offset, unsigned size, uint6
         record_error(lapic, ESR_REGISTER);
 }
 
+/* IA32_APIC_BASE: mode, place, and which processor is the bootstrap one (fixed here). */
 static int write_base(struct lapic *lapic, uint64_t value)
 {
     uint64_t old = base_of(lapic);
@@ -475,7 +497,7 @@ int lapic_msr_write(struct lapic *lapic, uint32_t msr, uint64_t value)
     uint64_t allowed = reg == REG_ICR_LOW ? bits | UINT64_C(0xFFFFFFFF00000000) : bits;
     if (!exists || (value & ~allowed))
         return -1;
-    if (reg == REG_ICR_LOW)
+    if (reg == REG_ICR_LOW) /* one 64-bit register here, destination and all */
         lapic->icr = value;
     write_register(lapic, reg, (uint32_t)value);
     return 0;

@@ -59,6 +59,8 @@ void lapic_timer_stop(struct lapic *lapic)
     clock_timer_arm(lapic->host->clock, lapic->timer, CLOCK_NEVER);
 }
 
+/* The TSC decides, not the clock that woke us: converting between them rounds, and the two drift apart over
+ * a long wait. Too early just waits again. */
 static void service_deadline(struct lapic *lapic)
 {
     if (!lapic->deadline)
@@ -72,6 +74,8 @@ static void service_deadline(struct lapic *lapic)
     lapic_local(lapic, LAPIC_TIMER);
 }
 
+/* Periods that passed unserved (the host was busy) make one interrupt, as they would in IRR. `start` moves on by
+ * whole periods, so that lateness does not shift the ones to come. */
 static void service_count(struct lapic *lapic)
 {
     if (!lapic->counting)
@@ -128,6 +132,7 @@ void lapic_timer_set_count(struct lapic *lapic, uint32_t count)
     lapic_timer_arm(lapic);
 }
 
+/* What was counted stays counted; only the rest runs at the new rate. */
 void lapic_timer_set_divide(struct lapic *lapic, uint32_t divide)
 {
     uint64_t counted = lapic->counting ? lapic->count - lapic_timer_count(lapic) : 0;

@@ -1,5 +1,10 @@
 /* pic.c - see pic.h.
  *
+ * Each chip asks for service when some request that is not masked has priority over all that is in service
+ * (ISR). The master's request is the processor's INTR; the slave's is the master's input 2. When the processor
+ * acknowledges, the request moves from IRR to ISR, in both chips if it was the slave's, until the guest's
+ * EOI takes it out. A request that went away in between gives the "spurious" input 7 and sets no ISR bit.
+ *
  * `lines` holds the inputs' levels, `irr` the requests: an edge sets its bit until it is acknowledged, a
  * level-triggered input's bit follows its line. Priorities are counted from the input after `lowest`. */
 #include "device/irq/pic.h"
@@ -16,7 +21,8 @@
 
 static const uint8_t elcr_writable[2] = {0xF8, 0xDE};
 
-/* The input of highest priority in `bits`, as a distance from the top (0 = highest), or 8. */
+/* Priorities rotate, so they are compared as distances: how far an input is below the top one.
+ * The input of highest priority in `bits`, as a distance from the top (0 = highest), or 8. */
 static unsigned top_priority(const struct pic_chip *chip, uint8_t bits)
 {
     unsigned distance = 0;
@@ -72,6 +78,7 @@ void pic_line(struct pic *pic, unsigned input, bool level)
     update(pic);
 }
 
+/* The acknowledge cycle of one chip. */
 static void chip_take(struct pic_chip *chip, unsigned input)
 {
     uint8_t bit = (uint8_t)(1u << input);
@@ -105,6 +112,7 @@ uint8_t pic_ack(struct pic *pic)
     return vector;
 }
 
+/* ICW1 begins initialisation: requests of edges are forgotten, levels are what the lines are. */
 static void write_icw1(struct pic_chip *chip, uint8_t value)
 {
     chip->irr = chip->elcr & chip->lines;
@@ -156,6 +164,7 @@ static void write_ocw2(struct pic_chip *chip, uint8_t value)
         chip->lowest = (uint8_t)input;
 }
 
+/* OCW3: poll (bit 2), which of IRR and ISR is read (bits 1:0), special mask (bits 6:5). */
 static void write_ocw3(struct pic_chip *chip, uint8_t value)
 {
     chip->poll = value & 0x04;

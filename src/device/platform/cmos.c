@@ -91,6 +91,7 @@ static int64_t time_at(const struct cmos *cmos, uint64_t now)
     return standing(cmos) ? cmos->seconds : cmos->seconds + (int64_t)((now - cmos->base) / NS_PER_SECOND);
 }
 
+/* Register B chooses how numbers look: binary or two decimal digits; hours to 12 with a flag, or to 24. */
 static uint8_t encode(const struct cmos *cmos, unsigned number)
 {
     return (uint8_t)(cmos->ram[REG_B] & B_BINARY ? number : number / 10 % 10 << 4 | number % 10);
@@ -121,6 +122,13 @@ static bool is_time(unsigned reg)
            reg == REG_CENTURY;
 }
 
+/* 1 for Sunday; 1970-01-01 was a Thursday. The remainder may be negative, before 1970. */
+static unsigned weekday(const struct date *date)
+{
+    int64_t days = days_to(date->year, date->month) + (int64_t)date->day - 1;
+    return (unsigned)((days + 4) % 7 + 7) % 7 + 1;
+}
+
 static uint8_t read_time(const struct cmos *cmos, unsigned reg)
 {
     int64_t seconds = time_at(cmos, clock_now(cmos->config.clock));
@@ -129,7 +137,7 @@ static uint8_t read_time(const struct cmos *cmos, unsigned reg)
     case REG_SECOND: return encode(cmos, date.second);
     case REG_MINUTE: return encode(cmos, date.minute);
     case REG_HOUR: return encode_hour(cmos, date.hour);
-    case REG_WEEKDAY: return encode(cmos, (unsigned)((days_to(date.year, date.month) + date.day - 1 + 4) % 7 + 7) % 7 + 1);
+    case REG_WEEKDAY: return encode(cmos, weekday(&date));
     case REG_DAY: return encode(cmos, date.day);
     case REG_MONTH: return encode(cmos, date.month);
     case REG_YEAR: return encode(cmos, (unsigned)date.year % 100);
@@ -137,6 +145,7 @@ static uint8_t read_time(const struct cmos *cmos, unsigned reg)
     }
 }
 
+/* A written field changes the date that the clock shows, and the clock goes on from there. */
 static void write_time(struct cmos *cmos, unsigned reg, uint8_t value)
 {
     uint64_t now = clock_now(cmos->config.clock);
@@ -158,6 +167,7 @@ static void write_time(struct cmos *cmos, unsigned reg, uint8_t value)
 
 /* ---- events ---- */
 
+/* Rates 3 to 15 divide the oscillator by 2^(rate - 1); 0 is off. */
 static uint64_t period_ns(const struct cmos *cmos)
 {
     unsigned rate = cmos->ram[REG_A] & 15;
@@ -173,6 +183,8 @@ static bool alarm_field(uint8_t alarm, uint8_t now)
     return alarm >= 0xC0 || alarm == now; /* the top two bits mean "any" */
 }
 
+/* Alarms are compared in the registers' own encoding, as the chip does: an alarm that was written in another
+ * encoding never matches. */
 static bool alarm_at(const struct cmos *cmos, int64_t seconds)
 {
     unsigned rest = (unsigned)((seconds % DAY + DAY) % DAY);

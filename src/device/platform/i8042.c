@@ -43,6 +43,8 @@ static void answer(struct i8042 *i8042, uint8_t byte, uint8_t flags)
     i8042->status = (uint8_t)((i8042->status & ~(STATUS_AUX | STATUS_TIMEOUT)) | STATUS_FULL | flags);
 }
 
+/* The output port: bit 0 is the processor's reset line, low to reset; bit 1 the A20 gate, which is kept for show:
+ * guest memory does not wrap at 1 MiB. */
 static void write_output(struct i8042 *i8042, uint8_t value)
 {
     i8042->output = value;

@@ -1,5 +1,9 @@
 /* kvmclock.c - see kvmclock.h.
  *
+ * A guest computes the time from its TSC and a structure in its memory: time = system_time + (tsc - base) scaled.
+ * We write it when the guest gives the address and never again while the VM runs: the TSC's rate does not change,
+ * and each rewriting could make time step.
+ *
  * All vCPUs' structures are made from one pair (TSC, system time), so that the times they give agree to the
  * nanosecond. The pair is taken when the first structure is written and again by kvmclock_update. */
 #include "device/platform/kvmclock.h"
@@ -85,6 +89,8 @@ static int publish(struct kvmclock *kvmclock, uint64_t gpa, void *info, size_t s
     return 0;
 }
 
+/* PVCLOCK_TSC_STABLE_BIT tells the guest that it need not compare the vCPUs' times, which it otherwise does
+ * with an atomic operation at each reading. */
 static int publish_time(struct kvmclock *kvmclock, unsigned vcpu)
 {
     if (!kvmclock->based) {
@@ -163,6 +169,7 @@ static void kvmclock_write(struct device *device, unsigned region, uint64_t offs
     (void)device, (void)region, (void)offset, (void)size, (void)value;
 }
 
+/* The system time begins at 0 again. */
 static void kvmclock_reset(struct device *device)
 {
     struct kvmclock *kvmclock = of(device);

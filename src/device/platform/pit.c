@@ -100,6 +100,8 @@ static uint64_t elapsed_ticks(const struct pit *pit, const struct counter *count
     return counter->mode == 0 || counter->mode == 4 ? ns_to_ticks(counter->paused) : 0;
 }
 
+/* OUT, by mode: 0 rises at the end of the count; 1 is low from the trigger to the end; 2 is low for the last
+ * tick of a period, 3 for its second half; 4 and 5 are low for one tick at the end. */
 static bool output(const struct pit *pit, const struct counter *counter)
 {
     uint32_t count = initial(counter);
@@ -116,6 +118,7 @@ static bool output(const struct pit *pit, const struct counter *counter)
     }
 }
 
+/* The counting element as the guest reads it. Modes 0, 1, 4 and 5 go on below zero from the top. */
 static uint16_t value(const struct pit *pit, const struct counter *counter)
 {
     if (!counter->loaded)
@@ -176,6 +179,7 @@ static void fired(void *context)
 
 /* ---- registers ---- */
 
+/* Counting starts here and now. The chip waits for the next tick; that is below what a guest can see. */
 static void begin(struct pit *pit, struct counter *counter)
 {
     counter->start = clock_now(pit->config.clock);
@@ -254,6 +258,7 @@ static void write_control(struct pit *pit, uint8_t command)
     }
 }
 
+/* A latched status comes first, then a latched count, then the live one; of two bytes, the low one first. */
 static uint8_t read_counter(struct pit *pit, struct counter *counter)
 {
     if (counter->status_latched) {
@@ -269,6 +274,7 @@ static uint8_t read_counter(struct pit *pit, struct counter *counter)
     return (uint8_t)(high ? now >> 8 : now);
 }
 
+/* Only counter 2 has a gate that moves; it matters since guests time themselves by it. */
 static void set_gate(struct pit *pit, struct counter *counter, bool gate)
 {
     uint64_t now = clock_now(pit->config.clock);

@@ -1,4 +1,7 @@
-/* power.c - see power.h. */
+/* power.c - see power.h.
+ *
+ * Status and enable registers come in pairs, and the SCI is the level of "some enabled status bit is set", so
+ * it falls only when the guest has cleared what it was told of. The PM timer is the clock, scaled. */
 #include "device/platform/power.h"
 
 #include <stdbool.h>
@@ -97,6 +100,7 @@ static uint8_t read_byte(const struct power *power, unsigned offset)
     }
 }
 
+/* SLP_EN acts and does not stay; a sleep type other than S5's is not one that the DSDT offers. */
 static void write_control(struct power *power, uint16_t value, uint16_t mask)
 {
     power->control = (uint16_t)((power->control & ~mask) | (value & mask & CONTROL_KEPT));

@@ -66,11 +66,13 @@ static uint8_t pending(const struct uart *uart)
     return IIR_NONE;
 }
 
+/* The line is a level here; for an edge-triggered input what counts is that it falls when IIR says "none". */
 static void update(struct uart *uart)
 {
     irq_set(&uart->config.irq, pending(uart) != IIR_NONE);
 }
 
+/* The newest byte is lost on overrun, as with the FIFO on. */
 static void fifo_push(struct uart *uart, uint8_t byte)
 {
     if (uart->fifo_used < depth(uart))
@@ -120,6 +122,7 @@ static uint8_t read_data(struct uart *uart)
     uint8_t byte = uart->fifo[0];
     memmove(uart->fifo, uart->fifo + 1, --uart->fifo_used);
     feed(uart);
+    /* Half empty before more is asked for: a sender is not woken for each byte. */
     if (uart->refused && uart->queue_used <= UART_QUEUE / 2) {
         uart->refused = false;
         if (uart->config.room)
@@ -182,6 +185,7 @@ static void write_data(struct uart *uart, uint8_t byte)
     uart->transmitted = true;
 }
 
+/* Turning the FIFO on or off empties it. Bits 7:6 are the trigger level; DMA mode (bit 3) is kept and means nothing. */
 static void write_fcr(struct uart *uart, uint8_t value)
 {
     bool toggles = (value ^ uart->fcr) & FCR_ENABLE;
