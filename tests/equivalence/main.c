@@ -247,7 +247,7 @@ static void usage(FILE *to)
 {
     fprintf(to, "usage: equivalence [--seed N] [--cases N] [--sequences N] [--form SUBSTRING] [--workers N] [--show N]\n"
                 "                   [--against isa|host] [--long] [--list]\n"
-                "  --cases N      cases per form (100)\n"
+                "  --cases N      cases per form (200)\n"
                 "  --sequences N  random pieces of code (20000)\n"
                 "  --only-sequence N\n"
                 "                 run just this one of them\n"
@@ -291,7 +291,7 @@ static int parse(int argc, char **argv, struct options *o)
 
 int main(int argc, char **argv)
 {
-    struct options options = {.seed = 1, .only = -1, .cases = 100, .sequences = 20000, .workers = 2, .shown = 5, .against = "isa"};
+    struct options options = {.seed = 1, .only = -1, .cases = 200, .sequences = 20000, .workers = 2, .shown = 5, .against = "isa"};
     struct form_list forms;
     struct x86_cpuid cpuid;
     unsigned missing;
