@@ -206,7 +206,7 @@ static void test_interrupt(struct flat *flat)
 }
 
 /* Two vCPUs add to one counter with LOCK; RDI says where: within a page, and across two. */
-CODE(count, "mov $20000, %ecx; 1: lock incq (%rdi); dec %ecx; jnz 1b; hlt");
+CODE(count, "mov $3000, %ecx; 1: lock incq (%rdi); dec %ecx; jnz 1b; hlt");
 
 static void test_lock(struct flat *flat)
 {
@@ -217,16 +217,16 @@ static void test_lock(struct flat *flat)
         struct runner a = make_runner(flat, 0, CODE_AT), b = make_runner(flat, 1, CODE_AT);
         a.cpu.reg[X86_RDI] = b.cpu.reg[X86_RDI] = where[i];
         run_two(&a, &b);
-        CHECK_EQ(flat_get64(flat, where[i]), 40000);
+        CHECK_EQ(flat_get64(flat, where[i]), 6000);
     }
 }
 
 /* Cross-modifying code. The writer patches the function, publishes a number, and waits until the other has
  * passed a serialising instruction, called it and published what it got. */
 CODE(patcher, "mov $1, %ecx; 1: mov %ecx, 1(%rdi); mov %ecx, (%rsi);"
-              "2: pause; cmp %ecx, 8(%rsi); jb 2b; inc %ecx; cmp $2000, %ecx; jb 1b; hlt");
+              "2: pause; cmp %ecx, 8(%rsi); jb 2b; inc %ecx; cmp $200, %ecx; jb 1b; hlt");
 CODE(caller, "mov $1, %ebp; 1: pause; cmp %ebp, (%rsi); jb 1b; xor %eax, %eax; cpuid; call *%rdi; cmp %ebp, %eax; jne 3f;"
-             "mov %ebp, 8(%rsi); inc %ebp; cmp $2000, %ebp; jb 1b; 3: movl $2000, 8(%rsi); hlt");
+             "mov %ebp, 8(%rsi); inc %ebp; cmp $200, %ebp; jb 1b; 3: movl $200, 8(%rsi); hlt");
 
 static void test_cross_modifying(struct flat *flat)
 {
@@ -239,7 +239,7 @@ static void test_cross_modifying(struct flat *flat)
     a.cpu.reg[X86_RDI] = b.cpu.reg[X86_RDI] = 0x60000;
     a.cpu.reg[X86_RSI] = b.cpu.reg[X86_RSI] = 0x61000;
     run_two(&a, &b);
-    CHECK_EQ(b.cpu.reg[X86_RBP], 2000);
+    CHECK_EQ(b.cpu.reg[X86_RBP], 200);
 }
 
 int main(int argc, char **argv)
