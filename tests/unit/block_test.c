@@ -139,6 +139,24 @@ static void test_crossing(void)
     CHECK_EQ(block_find(cache[0], block_key(0xaffe, X86_CODE64) | BLOCK_CROSSES, 0xa000) == NULL, true);
 }
 
+/* What could not be decoded depends on bytes past the one it rewinds over, in the next page too. */
+static void test_invalid(void)
+{
+    ram_write(&ram, 0xb000, "\x0f\xff\xc0", 3);
+    build(0, 0xb000, 0);
+    block_drop(cache[0], 0xb001, 1);
+    CHECK_EQ(block_find(cache[0], block_key(0xb000, X86_CODE64), 0) == NULL, true);
+    ram_write(&ram, 0xbfff, "\x0f", 1);
+    ram_write(&ram, 0xd000, "\xff", 1);
+    CHECK(build(0, 0xbfff, 0) == NULL);
+    build(0, 0xbfff, 0xd000);
+    const uint64_t key = block_key(0xbfff, X86_CODE64) | BLOCK_CROSSES;
+    CHECK(block_find(cache[0], key, 0xd000) != NULL);
+    CHECK_EQ(code_map_written(&map, 0xd000, 1), 1);
+    block_drop(cache[0], 0xd000, 1);
+    CHECK_EQ(block_find(cache[0], key, 0xd000) == NULL, true);
+}
+
 /* The arena is small: building past it empties the cache and goes on, and dropped blocks are used again. */
 static void test_full(void)
 {
@@ -164,6 +182,7 @@ int main(void)
     test_drop();
     test_two_holders();
     test_crossing();
+    test_invalid();
     test_full();
     tear_down();
     CHECK_DONE();

@@ -179,9 +179,20 @@ struct draft {
     uint8_t bytes[BLOCK_INSNS * X86_INSN_MAX];
 };
 
+static bool raises_always(const struct x86_insn *insn)
+{
+    return insn->exec == x86_exec_ud || insn->exec == x86_exec_gp;
+}
+
 static bool ends(const struct x86_insn *insn)
 {
-    return (insn->flags & (X86_INSN_ENDS | X86_INSN_PRIVILEGED)) != 0;
+    return (insn->flags & (X86_INSN_ENDS | X86_INSN_PRIVILEGED)) != 0 || raises_always(insn);
+}
+
+/* How many bytes decided what the instruction is: of one that could not be decoded, perhaps all. */
+static unsigned examined(const struct x86_insn *insn)
+{
+    return raises_always(insn) ? X86_INSN_MAX : insn->length;
 }
 
 /* Copies the code first, since other vCPUs may be writing to it, and decodes the copy. No instructions: the
@@ -196,12 +207,13 @@ static void decode(struct draft *draft, struct x86_decoder *decoder, enum x86_co
     draft->count = draft->length = 0;
     do {
         struct x86_insn *insn = &draft->insn[draft->count];
-        unsigned length = x86_decode(decoder, mode, draft->bytes + draft->length, available - draft->length, insn);
-        if (length == 0)
+        if (x86_decode(decoder, mode, draft->bytes + draft->length, available - draft->length, insn) == 0)
             return;
         draft->count++;
-        draft->length += length;
+        draft->length += examined(insn);
     } while (draft->count < BLOCK_INSNS && draft->length < available && !ends(&draft->insn[draft->count - 1]));
+    if (draft->length > available)
+        draft->length = available;
 }
 
 /* One instruction across the page boundary. */
@@ -212,7 +224,8 @@ static void decode_crossing(struct draft *draft, struct x86_decoder *decoder, en
     memcpy(draft->bytes, source->page + offset, first);
     memcpy(draft->bytes + first, source->follow, X86_INSN_MAX - first);
     draft->count = 1;
-    draft->length = x86_decode(decoder, mode, draft->bytes, X86_INSN_MAX, draft->insn);
+    x86_decode(decoder, mode, draft->bytes, X86_INSN_MAX, draft->insn);
+    draft->length = examined(draft->insn);
 }
 
 /* Tells the other vCPUs and devices which bytes matter from now on, and whether they still are what was

@@ -39,7 +39,7 @@ struct block {
     struct block *hash_next;    /* in its bucket; in a free list once dropped */
     struct block *page_next[2]; /* in the list of its page, and of its second page */
     uint64_t second;            /* with BLOCK_CROSSES: the GPA of the page its end was decoded from */
-    uint16_t bytes;             /* of code */
+    uint16_t bytes;             /* that it depends on */
     uint16_t count;             /* of instructions */
     uint16_t runs;              /* for a tier: how often it was offered the block */
     struct trace *trace;        /* for a tier: what it made of it */

@@ -195,8 +195,10 @@ x86_exec_fn *x86_select_system(const struct x86_zydis *z, struct x86_insn *insn)
     if (exec)
         return exec;
     switch (z->insn.mnemonic) {
+    case ZYDIS_MNEMONIC_CPUID:
+        insn->flags |= X86_INSN_ENDS; /* it serializes: what follows is fetched anew */
+        return cpuid;
     /* These only read or write registers: the block goes on. */
-    case ZYDIS_MNEMONIC_CPUID: return cpuid;
     case ZYDIS_MNEMONIC_RDTSC: return rdtsc;
     case ZYDIS_MNEMONIC_RDTSCP: return rdtscp;
     case ZYDIS_MNEMONIC_RDPID: return rdpid;
