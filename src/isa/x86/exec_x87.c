@@ -188,7 +188,8 @@ static void exec_stub(struct x86_core *core, const struct x86_insn *insn)
     _Alignas(16) uint8_t image[512] __attribute__((uninitialized));
     _Alignas(16) uint8_t bounce[112];
     uint8_t *memory = bounce;
-    struct x86_stub_io io = {.flags = (cpu->rflags & X86_FLAGS_ARITH) | X86_FLAG_FIXED | X86_FLAG_IF};
+    struct x86_stub_io io = {.flags = (cpu->rflags & X86_FLAGS_ARITH) | X86_FLAG_FIXED | X86_FLAG_IF,
+                             .host_fcw = X86_HOST_FCW};
     uint64_t linear = 0;
     x86_stub_fn *fn;
     x87_gate(core);

@@ -376,7 +376,11 @@ x86_stub_fn *x86_hostcode_x87(struct x86_hostcode *host, const struct x86_zydis 
     put(&body, insn.byte, insn.length);
     if (use & X86_STUB_FLAGS)
         put_flags_out(&body);
-    /* fxsave64 [rsi]; fninit: neither looks at pending exceptions */
-    PUT(&body, 0x48, 0x0f, 0xae, 0x06, 0xdb, 0xe3, 0xc3);
+    PUT(&body, 0x48, 0x0f, 0xae, 0x06); /* fxsave64 [rsi]: does not look at pending exceptions */
+    /* Leave the unit empty: with an exception pending by FNINIT, which does not look at them either; else
+     * by EMMS and FLDCW, which are ten times as fast. */
+    PUT(&body, 0xf6, 0x46, 0x02, 0x80, 0x74, 0x03);          /* test byte [rsi + FSW], ES; jz 1f */
+    PUT(&body, 0xdb, 0xe3, 0xc3);                            /* fninit; ret */
+    PUT(&body, 0x0f, 0x77, 0x41, 0xd9, 0x68, IO(host_fcw), 0xc3); /* 1: emms; fldcw [r8 + host_fcw]; ret */
     return keep(host, key, &body);
 }

@@ -36,7 +36,10 @@ struct x86_stub_io {
     uint64_t flags;         /* RFLAGS in (FCMOVcc) and out */
     uint32_t mxcsr;         /* in: with exceptions masked and flags clear */
     uint32_t mxcsr_out;
+    uint16_t host_fcw; /* x87 only, in: the host's own control word, put back after */
 };
+
+#define X86_HOST_FCW 0x037fu /* as the ABI wants it */
 
 /* rm: the r/m register's value or the memory operand (16- or 32-byte aligned where the instruction
  * demands it). Pointers that the instruction has no operand for are not followed. */
