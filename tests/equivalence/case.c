@@ -25,3 +25,10 @@ long eq_image_offset(uint64_t linear)
             return (long)(eq_windows[i].page * EQ_PAGE + (linear & (EQ_PAGE - 1)));
     return -1;
 }
+
+unsigned eq_code_fits(const struct eq_case *c)
+{
+    unsigned until_page_end = EQ_PAGE - (unsigned)(c->address & (EQ_PAGE - 1));
+
+    return c->length > until_page_end && eq_image_offset(c->address + until_page_end) < 0 ? until_page_end : c->length;
+}

@@ -81,6 +81,12 @@ struct executor_ops {
 extern const struct executor_ops host_executor;
 extern const struct executor_ops again_executor; /* the host once more, on memory of its own; needs the host open */
 extern const struct executor_ops isa_executor;
+extern const struct executor_ops interpret_executor;
+extern const struct executor_ops translate_executor;
+extern unsigned engine_repeats; /* how often an engine runs a case before its result counts; 1 or more */
+
+/* How much of the code lies within mapped pages. */
+unsigned eq_code_fits(const struct eq_case *c);
 
 /* Image offset of a linear address, or -1 when it is in no window. */
 long eq_image_offset(uint64_t linear);

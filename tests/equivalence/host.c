@@ -272,17 +272,13 @@ static void host_run(struct executor *executor, const struct eq_case *c, struct 
 {
     static unsigned runs;
     long offset = eq_image_offset(c->address);
-    unsigned until_page_end = EQ_PAGE - (unsigned)(c->address & (EQ_PAGE - 1));
-    unsigned fits = c->length;
+    unsigned fits = eq_code_fits(c);
 
     if (runs++ % 1024 == 0) {
         const struct itimerval patience = {.it_interval = {.tv_sec = 10}, .it_value = {.tv_sec = 10}};
 
         setitimer(ITIMER_REAL, &patience, NULL);
     }
-    /* Code that runs over the end of its window has no bytes there. */
-    if (fits > until_page_end && eq_image_offset(c->address + until_page_end) < 0)
-        fits = until_page_end;
     memcpy(executor->image + offset, c->code, fits);
     memset(ret_result, 0, sizeof *ret_result);
     alarmed = false;

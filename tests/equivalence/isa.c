@@ -159,13 +159,10 @@ static void isa_run(struct executor *e, const struct eq_case *c, struct eq_resul
 {
     struct x86_core *core = e->core;
     uint8_t *code = e->ram + GUEST_IMAGE + eq_image_offset(c->address);
-    unsigned until_page_end = EQ_PAGE - (unsigned)(c->address & (EQ_PAGE - 1));
-    unsigned fits = c->length;
+    unsigned fits = eq_code_fits(c);
     jmp_buf escape;
     volatile unsigned steps = 0;
 
-    if (fits > until_page_end && eq_image_offset(c->address + until_page_end) < 0)
-        fits = until_page_end;
     memcpy(code, c->code, fits);
     memset(ret_result, 0, sizeof *ret_result);
     core->cpu = e->start;

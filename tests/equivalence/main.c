@@ -246,13 +246,14 @@ static int run_all(const struct options *options, const struct form_list *forms,
 static void usage(FILE *to)
 {
     fprintf(to, "usage: equivalence [--seed N] [--cases N] [--sequences N] [--form SUBSTRING] [--workers N] [--show N]\n"
-                "                   [--against isa|host] [--long] [--list]\n"
+                "                   [--against WHO] [--repeat N] [--long] [--list]\n"
                 "  --cases N      cases per form (200)\n"
                 "  --sequences N  random pieces of code (20000)\n"
                 "  --only-sequence N\n"
                 "                 run just this one of them\n"
-                "  --against      who is compared with the host: veneer's instruction code (isa), or, to test the\n"
-                "                 test, the host itself\n"
+                "  --against WHO  who is compared with the host: veneer's instruction code (isa), an engine (interpret,\n"
+                "                 translate), or, to test the test, the host itself (host)\n"
+                "  --repeat N     an engine runs each case N times, so that it takes the code for hot\n"
                 "  --long         2000 cases per form and a million sequences\n"
                 "  --show N       differences that each worker prints (5)\n"
                 "  --list         print the forms and leave\n");
@@ -264,7 +265,7 @@ static int parse(int argc, char **argv, struct options *o)
         {"seed", required_argument, NULL, 's'},  {"cases", required_argument, NULL, 'c'},
         {"form", required_argument, NULL, 'f'},  {"sequences", required_argument, NULL, 'q'},
         {"workers", required_argument, NULL, 'w'}, {"show", required_argument, NULL, 'd'},
-        {"only-sequence", required_argument, NULL, 'o'}, {"against", required_argument, NULL, 'a'}, {"long", no_argument, NULL, 'l'},
+        {"only-sequence", required_argument, NULL, 'o'}, {"against", required_argument, NULL, 'a'}, {"repeat", required_argument, NULL, 'r'}, {"long", no_argument, NULL, 'l'},
         {"list", no_argument, NULL, 'L'},        {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0}};
 
@@ -277,6 +278,7 @@ static int parse(int argc, char **argv, struct options *o)
         case 'd': o->shown = (unsigned)strtoul(optarg, NULL, 0); break;
         case 'o': o->only = strtol(optarg, NULL, 0); break;
         case 'f': o->form = optarg; break;
+        case 'r': engine_repeats = (unsigned)strtoul(optarg, NULL, 0); break;
         case 'a': o->against = optarg; break;
         case 'l': o->cases = 2000, o->sequences = 1000000; break;
         case 'L': o->list = true; break;
@@ -286,7 +288,23 @@ static int parse(int argc, char **argv, struct options *o)
     }
     if (o->workers < 1 || o->workers > WORKERS_MAX)
         o->workers = 2;
+    if (engine_repeats < 1)
+        engine_repeats = 1;
     return 0;
+}
+
+static const struct executor_ops *executor_named(const char *name)
+{
+    static const struct {
+        const char *name;
+        const struct executor_ops *ops;
+    } known[] = {{"isa", &isa_executor}, {"interpret", &interpret_executor}, {"translate", &translate_executor},
+                 {"host", &again_executor}};
+
+    for (unsigned i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(known[i].name, name) == 0)
+            return known[i].ops;
+    return NULL;
 }
 
 int main(int argc, char **argv)
@@ -294,11 +312,17 @@ int main(int argc, char **argv)
     struct options options = {.seed = 1, .only = -1, .cases = 200, .sequences = 20000, .workers = 2, .shown = 5, .against = "isa"};
     struct form_list forms;
     struct x86_cpuid cpuid;
+    const struct executor_ops *ours;
     unsigned missing;
     int status;
 
     if (parse(argc, argv, &options) != 0)
         return 2;
+    ours = executor_named(options.against);
+    if (ours == NULL) {
+        fprintf(stderr, "equivalence: --against %s: there is no such executor\n", options.against);
+        return 2;
+    }
     x86_cpuid_init(&cpuid, X86_MODEL_DEFAULT, 1, 1000000000);
     forms_enumerate(&forms, &cpuid);
     printf("seed %llu: %u forms, %u cases each; by instruction set:\n", (unsigned long long)options.seed, forms.count,
@@ -306,7 +330,7 @@ int main(int argc, char **argv)
     missing = forms_report(&forms, &cpuid, options.form == NULL);
     for (unsigned i = 0; options.list && i < forms.count; i++)
         printf("%s\n", forms.form[i].name);
-    status = options.list ? 0 : run_all(&options, &forms, strcmp(options.against, "host") == 0 ? &again_executor : &isa_executor);
+    status = options.list ? 0 : run_all(&options, &forms, ours);
     free(forms.form);
     return missing != 0 ? 1 : status;
 }

@@ -1,0 +1,71 @@
+/* engine.c - runs a case under a whole engine, through engine.h: block cache, tiers and all.
+ *
+ * An engine that translates does so only for code that runs often, so a case can be run several times over,
+ * from the same state and memory; the last run's result counts. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "case.h"
+#include "guest.h"
+#include "support/flat.h"
+
+struct executor {
+    struct flat flat;
+    struct x86_cpu start; /* what every case has in common */
+    uint8_t before[EQ_IMAGE_SIZE];
+};
+
+unsigned engine_repeats = 1;
+
+static uint8_t *engine_image(struct executor *e) { return ram_host(&e->flat.ram, GUEST_IMAGE, EQ_IMAGE_SIZE); }
+
+static int open_engine(const struct engine_ops *engine, struct executor **ret_executor)
+{
+    struct executor *e = calloc(1, sizeof *e);
+
+    if (e == NULL)
+        return -ENOMEM;
+    flat_open(&e->flat, engine, 1, 2);
+    memset(ram_host(&e->flat.ram, 0, GUEST_RAM_SIZE), 0, GUEST_RAM_SIZE);
+    guest_build(ram_host(&e->flat.ram, 0, GUEST_RAM_SIZE), &e->start);
+    *ret_executor = e;
+    return 0;
+}
+
+static void engine_run(struct executor *e, const struct eq_case *c, struct eq_result *ret_result)
+{
+    uint8_t *data = engine_image(e) + EQ_CODE_PAGES * EQ_PAGE;
+    const unsigned data_size = EQ_IMAGE_SIZE - EQ_CODE_PAGES * EQ_PAGE;
+    uint64_t code = GUEST_IMAGE + (uint64_t)eq_image_offset(c->address);
+    unsigned fits = eq_code_fits(c);
+    struct x86_cpu cpu;
+    uint8_t field[EQ_CODE_MAX];
+
+    memset(field, 0xcc, sizeof field);
+    memcpy(e->before, data, data_size);
+    ram_write(&e->flat.ram, code, c->code, fits);
+    memset(ret_result, 0, sizeof *ret_result);
+    for (unsigned run = 0; run < engine_repeats; run++) {
+        cpu = e->start;
+        guest_enter(c, &cpu);
+        if (run > 0)
+            memcpy(data, e->before, data_size);
+        ret_result->stuck = flat_run(&e->flat, 0, &cpu, &cpu) != ENGINE_EXIT_HALT;
+    }
+    ram_write(&e->flat.ram, code, field, fits);
+    if (!guest_leave(ram_host(&e->flat.ram, 0, GUEST_RAM_SIZE), &cpu, ret_result))
+        ret_result->stuck = true;
+}
+
+static void engine_close(struct executor *e)
+{
+    flat_close(&e->flat);
+    free(e);
+}
+
+static int open_interpret(struct executor **ret_executor) { return open_engine(&engine_interpret, ret_executor); }
+static int open_translate(struct executor **ret_executor) { return open_engine(&engine_translate, ret_executor); }
+
+const struct executor_ops interpret_executor = {"interpret", open_interpret, engine_image, engine_run, engine_close};
+const struct executor_ops translate_executor = {"translate", open_translate, engine_image, engine_run, engine_close};
