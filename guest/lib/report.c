@@ -17,7 +17,7 @@ static void print_char(char c)
     outb(COM1, (u8)c);
 }
 
-static void print_number(u64 value, unsigned base)
+static void print_number(unsigned long value, unsigned base)
 {
     char text[24];
     unsigned length = 0;
@@ -49,7 +49,7 @@ static void print_list(const char *format, va_list arguments)
                 print_char('-');
             print_number(value < 0 ? 0u - (unsigned)value : (unsigned)value, 10);
         } else if (*format == 'u' || *format == 'x') {
-            u64 value = wide ? va_arg(arguments, unsigned long) : va_arg(arguments, unsigned);
+            unsigned long value = wide ? va_arg(arguments, unsigned long) : va_arg(arguments, unsigned);
             print_number(value, *format == 'u' ? 10 : 16);
         } else {
             print_char('%');
