@@ -85,7 +85,7 @@ static void fill_memory(const struct x86_zydis *z, const ZydisDecodedOperand *op
     insn->seg = mem->segment == ZYDIS_REGISTER_NONE ? X86_DS : (uint8_t)ZydisRegisterGetId(mem->segment);
     if (operand->encoding == ZYDIS_OPERAND_ENCODING_DISP16_32_64)
         insn->imm = mem->disp.value; /* moffs: up to 64 bits, so not a displacement */
-    if (insn->mode == X86_CODE64 && insn->seg != X86_FS && insn->seg != X86_GS)
+    if (insn->mode == X86_CODE64 && insn->addrsize == 8 && insn->seg != X86_FS && insn->seg != X86_GS)
         insn->flags |= X86_INSN_FLAT;
     if (operand->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
         insn->flags |= X86_INSN_MEMORY;

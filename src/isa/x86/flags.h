@@ -31,7 +31,7 @@ static inline uint64_t x86_flags_merge_keep_carry(uint64_t rflags, uint32_t ax)
 /* What X86_FLAGS_IN expects in AX. */
 static inline uint32_t x86_flags_ax(uint64_t rflags)
 {
-    return (uint32_t)((rflags & 0xff) << 8 | ((rflags >> 11) & 1));
+    return (uint32_t)(rflags << 8 | ((rflags >> 11) & 1)); /* only AH and AL count */
 }
 
 /* Whether condition cc (0 O, 1 NO, 2 B ... 15 G: the low four opcode bits) holds. */

@@ -31,7 +31,7 @@ enum x86_code_mode { X86_CODE16, X86_CODE32, X86_CODE64 };
 #define X86_INSN_REP 0x0002u      /* F3 as a repeat prefix */
 #define X86_INSN_REPNE 0x0004u    /* F2 as a repeat prefix */
 #define X86_INSN_MEMORY 0x0008u   /* the r/m operand is memory */
-#define X86_INSN_FLAT 0x0010u     /* 64-bit code and no FS/GS: linear address = effective address */
+#define X86_INSN_FLAT 0x0010u     /* 64-bit code and addresses, no FS/GS: base + index + disp is linear */
 #define X86_INSN_ENDS 0x0020u     /* the last of its block: a branch, or what may change mode, paging,
                                      interrupts or the code itself */
 #define X86_INSN_BRANCH 0x0040u   /* direct near branch; target = next RIP + imm */

@@ -14,12 +14,18 @@
 
 #include "isa/x86/core.h"
 
+/* Base, index and displacement of insn's memory operand added up. */
+static inline uint64_t x86_sum(const struct x86_core *core, const struct x86_insn *insn)
+{
+    const char *reg = (const char *)core->cpu.reg;
+    return *(const uint64_t *)(reg + insn->base) + (*(const uint64_t *)(reg + insn->index) << insn->scale) +
+           (uint64_t)(int64_t)insn->disp;
+}
+
 /* The effective address of insn's memory operand, truncated to its address size; no segment base. */
 static inline uint64_t x86_effective(const struct x86_core *core, const struct x86_insn *insn)
 {
-    const char *reg = (const char *)core->cpu.reg;
-    uint64_t ea = *(const uint64_t *)(reg + insn->base) + (*(const uint64_t *)(reg + insn->index) << insn->scale) +
-                  (uint64_t)(int64_t)insn->disp;
+    uint64_t ea = x86_sum(core, insn);
     if (__builtin_expect(insn->addrsize == 8, 1))
         return ea;
     return insn->addrsize == 4 ? (uint32_t)ea : (uint16_t)ea;
@@ -33,12 +39,13 @@ uint64_t x86_linear_access(struct x86_core *core, enum x86_seg seg, uint64_t off
  * load or store itself makes it on a TLB miss. `size`: bytes that will be accessed. */
 static inline uint64_t x86_linear(struct x86_core *core, const struct x86_insn *insn, unsigned size, bool write)
 {
-    uint64_t ea = x86_effective(core, insn);
+    uint64_t ea = x86_sum(core, insn);
     if (__builtin_expect(insn->flags & X86_INSN_FLAT, 1))
         return ea;
+    ea = x86_effective(core, insn);
     /* FS and GS in 64-bit code: the load or store checks the sum, and a good offset needs no check. */
     if (insn->mode == X86_CODE64 && (uint64_t)((int64_t)(ea << 16) >> 16) == ea)
-        return ea + core->cpu.seg[insn->seg].base;
+        return insn->seg >= X86_FS ? ea + core->cpu.seg[insn->seg].base : ea;
     return x86_linear_access(core, insn->seg, ea, size, write);
 }
 
