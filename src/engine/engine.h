@@ -53,6 +53,8 @@ struct engine_machine_ops {
     /* True when interrupt_ack would give one. */
     bool (*interrupt_pending)(void *machine, unsigned vcpu);
     uint64_t (*hypercall)(void *machine, unsigned vcpu, uint64_t number, const uint64_t argument[4]);
+    /* The guest set the vCPU's TSC: it is now the host's plus this. Not from an engine with irqchip. May be NULL. */
+    void (*tsc_moved)(void *machine, unsigned vcpu, uint64_t tsc_offset);
 };
 
 struct engine_config {

@@ -129,6 +129,19 @@ static uint64_t hypercall(void *owner, unsigned vcpu, uint64_t number, const uin
     return (uint64_t)-KVM_ENOSYS;
 }
 
+/* What follows from the guest's TSC is told anew. */
+static void tsc_moved(void *owner, unsigned vcpu, uint64_t tsc_offset)
+{
+    struct machine *machine = owner;
+    pthread_mutex_lock(&machine->lock);
+    atomic_store(&machine->vcpu[vcpu].tsc_offset, tsc_offset);
+    if (machine->irqchip)
+        irqchip_tsc_moved(machine->irqchip, vcpu);
+    if (machine->kvmclock)
+        kvmclock_update(machine->kvmclock);
+    pthread_mutex_unlock(&machine->lock);
+}
+
 const struct engine_machine_ops board_engine_ops = {
     .mmio_read = mmio_read,
     .mmio_write = mmio_write,
@@ -141,4 +154,5 @@ const struct engine_machine_ops board_engine_ops = {
     .interrupt_ack = interrupt_ack,
     .interrupt_pending = interrupt_pending,
     .hypercall = hypercall,
+    .tsc_moved = tsc_moved,
 };

@@ -149,6 +149,23 @@ static void check_ends(void)
     }
 }
 
+/* A TSC deadline that is years away is met at once when the guest sets its TSC past it. */
+static void check_tsc_moved(void)
+{
+    static const uint8_t code[] = {
+        0xc7, 0x05, 0xf0, 0x00, 0xe0, 0xfe, 0xff, 0x01, 0x00, 0x00,          /* local APIC on */
+        0xc7, 0x05, 0x20, 0x03, 0xe0, 0xfe, 0x21, 0x00, 0x04, 0x00,          /* timer: TSC deadline, vector 21h */
+        0xb9, 0xe0, 0x06, 0x00, 0x00, 0x31, 0xc0, 0xba, 0x00, 0x10, 0x00, 0x00, 0x0f, 0x30, /* deadline 1000h << 32 */
+        0x8b, 0x1d, 0x10, 0x02, 0xe0, 0xfe,                                  /* ebx = requests 20h-3Fh */
+        0xb9, 0x10, 0x00, 0x00, 0x00, 0xba, 0x00, 0x20, 0x00, 0x00, 0x0f, 0x30, /* TSC = 2000h << 32 */
+        0xa1, 0x10, 0x02, 0xe0, 0xfe,                                        /* eax = requests 20h-3Fh */
+        0xc1, 0xe3, 0x04, 0x09, 0xd8, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd,          /* exit with ebx << 4 | eax */
+    };
+    if (engine->irqchip)
+        return; /* the deadline is the kernel's affair */
+    CHECK_EQ(run_code(code, sizeof code).status, 2);
+}
+
 /* Runs the ticker to its letter `stop_at` and saves it. The caller frees the stream. */
 static struct stream *save_midway(char stop_at)
 {
@@ -266,6 +283,7 @@ int main(int argc, char **argv)
     CHECK(fd >= 0);
     close(fd);
     check_ends();
+    check_tsc_moved();
     check_save();
     check_configs();
     unlink(path);

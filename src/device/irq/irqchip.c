@@ -218,6 +218,11 @@ void irqchip_tpr_write(struct irqchip *chip, unsigned vcpu, uint8_t cr8)
     lapic_tpr_write(&chip->lapic[vcpu], (uint32_t)cr8 << 4);
 }
 
+void irqchip_tsc_moved(struct irqchip *chip, unsigned vcpu)
+{
+    lapic_timer_arm(&chip->lapic[vcpu]);
+}
+
 bool irqchip_claims_msr(uint32_t msr)
 {
     return msr == 0x1B || msr == 0x6E0 || (msr >= 0x800 && msr <= 0x8FF);

@@ -72,6 +72,9 @@ bool irqchip_claims_msr(uint32_t msr);
 int irqchip_msr_read(struct irqchip *chip, unsigned vcpu, uint32_t msr, uint64_t *ret_value);
 int irqchip_msr_write(struct irqchip *chip, unsigned vcpu, uint32_t msr, uint64_t value);
 
+/* The vCPU's TSC was set: its TSC-deadline timer looks again. */
+void irqchip_tsc_moved(struct irqchip *chip, unsigned vcpu);
+
 /* True when gpa is in the vCPU's own xAPIC page now (APIC_BASE may move it, x2APIC mode removes it);
  * accesses then go to these instead of the bus. Any thread for the vCPU's own; no lock. */
 bool irqchip_claims_mmio(const struct irqchip *chip, unsigned vcpu, uint64_t gpa);

@@ -174,6 +174,13 @@ static uint64_t env_hypercall(void *owner, uint64_t number, const uint64_t argum
     ASK_MACHINE(uint64_t, hypercall, number, argument);
 }
 
+static void env_tsc_moved(void *owner, uint64_t tsc_offset)
+{
+    if (((struct engine_vcpu *)owner)->vm->config.machine_ops->tsc_moved) {
+        TELL_MACHINE(tsc_moved, tsc_offset);
+    }
+}
+
 static const struct x86_env_ops env_ops = {
     .page = env_page,
     .mmio_read = env_mmio_read,
@@ -189,6 +196,7 @@ static const struct x86_env_ops env_ops = {
     .exclusive_begin = env_exclusive_begin,
     .exclusive_end = env_exclusive_end,
     .hypercall = env_hypercall,
+    .tsc_moved = env_tsc_moved,
 };
 
 /* ---- the engine's operations ---- */

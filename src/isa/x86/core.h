@@ -63,6 +63,8 @@ struct x86_env_ops {
     void (*exclusive_end)(void *owner);
     /* A hypercall (VMCALL/VMMCALL): registers as in Linux's KVM convention; returns RAX. */
     uint64_t (*hypercall)(void *owner, uint64_t number, const uint64_t argument[4]);
+    /* The guest set its time-stamp counter: cpu.tsc_offset is this now. NULL: nobody needs to know. */
+    void (*tsc_moved)(void *owner, uint64_t tsc_offset);
 };
 
 /* One software-TLB entry: a 4 KiB linear page. Tags are the page's linear address, or X86_TLB_NONE. A hit

@@ -132,11 +132,13 @@ static int write_efer(struct x86_core *core, uint64_t value)
     return 0;
 }
 
-static void write_tsc(struct x86_core *core, uint64_t value)
+/* Moves the TSC, and IA32_TSC_ADJUST with it (Intel SDM 3B, 18.17.3). */
+static void move_tsc(struct x86_core *core, uint64_t delta)
 {
-    uint64_t delta = value - x86_tsc(core);
     core->cpu.tsc_offset += delta;
     core->cpu.tsc_adjust += delta;
+    if (core->env->tsc_moved)
+        core->env->tsc_moved(core->owner, core->cpu.tsc_offset);
 }
 
 /* ---- registers that are an address, or a plain field ---- */
@@ -249,11 +251,8 @@ static int write_rest(struct x86_core *core, uint32_t msr, uint64_t value)
     case MSR_UCODE_REV: return 0;
     case MSR_UCODE_WRITE: return is_amd(core) ? -1 : 0;
     case MSR_DEBUGCTL: return value ? -1 : 0;
-    case MSR_TSC: write_tsc(core, value); return 0;
-    case MSR_TSC_ADJUST:
-        cpu->tsc_offset += value - cpu->tsc_adjust;
-        cpu->tsc_adjust = value;
-        return 0;
+    case MSR_TSC: move_tsc(core, value - x86_tsc(core)); return 0;
+    case MSR_TSC_ADJUST: move_tsc(core, value - cpu->tsc_adjust); return 0;
     case MSR_SPEC_CTRL: return set_if(has_speculation(core) && !(value & ~SPEC_CTRL_BITS), &cpu->spec_ctrl, value);
     case MSR_PRED_CMD: return has_speculation(core) && value <= 1 ? 0 : -1;
     case MSR_FLUSH_CMD: return has(core, X86_WORD_7_EDX, 28) && value <= 1 ? 0 : -1;
