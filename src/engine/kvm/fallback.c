@@ -175,7 +175,7 @@ static int fallback_new(struct engine_vcpu *vcpu, struct error *error)
     fallback->core.owner = fallback;
     fallback->core.cpuid = &vcpu->vm->model;
     fallback->core.apic_id = vcpu->index;
-    x86_cpu_reset(&fallback->core.cpu, true);
+    memset(&fallback->core.cpu, 0, sizeof fallback->core.cpu);
     x86_core_attach(&fallback->core);
     vcpu->fallback = fallback;
     return 0;
@@ -189,58 +189,93 @@ void kvm_fallback_free(struct kvm_fallback *fallback)
     free(fallback);
 }
 
-/* Fetches, decodes and executes; escapes with what is raised. */
-static void execute(struct kvm_fallback *fallback)
+/* Makes the core see the state that was just read. Other vCPUs, and this one under KVM, have changed page
+ * tables since the last time: nothing is remembered. */
+static void refresh(struct kvm_fallback *fallback)
+{
+    struct x86_core *core = &fallback->core;
+    fallback->before = core->cpu;
+    x86_tlb_flush(core, false);
+    x86_mode_changed(core);
+    core->pending_dr6 = 0;
+}
+
+/* Fetches and decodes the instruction at RIP; escapes with what is raised. */
+static void decode(struct kvm_fallback *fallback)
 {
     struct x86_core *core = &fallback->core;
     static const struct x86_insn fetching = { .length = 0 };
-    uint64_t rip = core->cpu.reg[X86_RIP], linear = rip;
+    uint64_t linear = core->cpu.reg[X86_RIP];
     uint8_t bytes[X86_INSN_MAX];
     uint32_t code = 0;
     core->insn = &fetching;
     if (core->mode != X86_CODE64)
-        linear = (uint32_t)(core->cpu.seg[X86_CS].base + rip);
+        linear = (uint32_t)(core->cpu.seg[X86_CS].base + linear);
     unsigned have = x86_fetch(core, linear, bytes, sizeof bytes, &code);
     unsigned length = have ? x86_decode(&fallback->decoder, core->mode, bytes, have, &fallback->insn) : 0;
     if (length == 0)
         x86_raise_pf(core, linear + have, code);
-    core->insn = &fallback->insn;
-    core->insn_end = core->insn + 1;
-    core->cpu.reg[X86_RIP] = rip + length;
-    fallback->insn.exec(core, core->insn);
 }
 
-int kvm_fallback_step(struct engine_vcpu *vcpu, struct error *error)
+/* What kernels meet by the thousand needs no vector registers and no MSRs: CLAC and STAC, CMPXCHG8B and 16B,
+ * POPCNT. (One-byte opcodes of the same number are as modest.) */
+static bool is_light(const struct x86_insn *insn)
 {
-    jmp_buf escape;
-    if (!vcpu->fallback) {
-        int made = fallback_new(vcpu, error);
-        if (made < 0)
-            return made;
-    }
-    struct kvm_fallback *fallback = vcpu->fallback;
+    return (insn->opcode == 0x01 && (insn->modrm == 0xca || insn->modrm == 0xcb)) ||
+           (insn->opcode == 0xc7 && (insn->modrm >> 3 & 7) == 1) || insn->opcode == 0xb8;
+}
+
+static void execute(struct kvm_fallback *fallback)
+{
     struct x86_core *core = &fallback->core;
-    int result = kvm_get_state(vcpu, &core->cpu, error);
-    if (result < 0)
-        return result;
-    fallback->before = core->cpu;
-    /* Other vCPUs, and this one under KVM, have changed page tables since: nothing is remembered. */
-    x86_tlb_flush(core, false);
-    x86_mode_changed(core);
-    core->pending_dr6 = 0;
     const bool traced = core->cpu.rflags & X86_FLAG_TF;
+    core->insn = &fallback->insn;
+    core->insn_end = core->insn + 1;
+    core->cpu.reg[X86_RIP] += fallback->insn.length;
     core->cpu.sti_shadow = core->cpu.mov_ss_shadow = false;
+    fallback->insn.exec(core, core->insn);
+    if (core->debug_armed || traced)
+        x86_after_insn_debug(core, traced);
+}
+
+/* Runs one of the two above; true when it raised something, which is then delivered. */
+static bool guarded(struct kvm_fallback *fallback, void (*step)(struct kvm_fallback *fallback))
+{
+    struct x86_core *core = &fallback->core;
+    jmp_buf escape;
     core->escape = &escape;
     if (_setjmp(escape)) {
         if (fallback->exclusive)
             env_exclusive_end(fallback);
         x86_fault_rewind(core);
         x86_deliver_raised(core);
-    } else {
-        execute(fallback);
-        if (core->debug_armed || traced)
-            x86_after_insn_debug(core, traced);
+        core->escape = NULL;
+        return true;
     }
+    step(fallback);
     core->escape = NULL;
-    return kvm_set_state_changed(vcpu, &core->cpu, &fallback->before, error);
+    return false;
+}
+
+int kvm_fallback_step(struct engine_vcpu *vcpu, struct error *error)
+{
+    int result = vcpu->fallback ? 0 : fallback_new(vcpu, error);
+    if (result < 0)
+        return result;
+    struct kvm_fallback *fallback = vcpu->fallback;
+    struct x86_cpu *cpu = &fallback->core.cpu;
+    result = kvm_get_light_state(vcpu, cpu, error);
+    if (result < 0)
+        return result;
+    refresh(fallback);
+    if (!guarded(fallback, decode)) {
+        if (!is_light(&fallback->insn)) {
+            result = kvm_get_state(vcpu, cpu, error);
+            if (result < 0)
+                return result;
+            refresh(fallback);
+        }
+        guarded(fallback, execute);
+    }
+    return kvm_set_state_changed(vcpu, cpu, &fallback->before, error);
 }

@@ -72,6 +72,8 @@ void kvm_vcpu_poke(struct engine_vcpu *vcpu);
 /* state.c */
 int kvm_get_state(struct engine_vcpu *vcpu, struct x86_cpu *ret_cpu, struct error *error);
 int kvm_set_state(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, struct error *error);
+/* Registers, segments, control and debug registers, events; the other fields of *cpu stay. */
+int kvm_get_light_state(struct engine_vcpu *vcpu, struct x86_cpu *cpu, struct error *error);
 /* set_state of what differs from `before`, which is KVM's state now. */
 int kvm_set_state_changed(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, const struct x86_cpu *before,
                           struct error *error);

@@ -141,15 +141,11 @@ static int get_registers(struct engine_vcpu *vcpu, struct x86_cpu *cpu, struct e
     return 0;
 }
 
-static int set_registers(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, struct error *error)
+static int set_system_registers(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, struct error *error)
 {
-    struct kvm_regs regs = { .rip = cpu->reg[X86_RIP], .rflags = cpu->rflags };
     struct kvm_sregs sregs;
     if (ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0) /* for the APIC base */
         return failed(error, vcpu, "cannot read the registers");
-    __u64 *const reg[] = REGISTERS(&regs);
-    for (unsigned i = 0; i < 16; i++)
-        *reg[i] = cpu->reg[i];
     struct kvm_segment *const segment[X86_SEGS] = { &sregs.es, &sregs.cs, &sregs.ss, &sregs.ds, &sregs.fs, &sregs.gs };
     for (unsigned i = 0; i < X86_SEGS; i++)
         *segment[i] = segment_to(&cpu->seg[i]);
@@ -166,6 +162,15 @@ static int set_registers(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, st
     memset(sregs.interrupt_bitmap, 0, sizeof sregs.interrupt_bitmap); /* it goes with the events */
     if (ioctl(vcpu->fd, KVM_SET_SREGS, &sregs) < 0)
         return failed(error, vcpu, "KVM does not take the control registers");
+    return 0;
+}
+
+static int set_registers(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, struct error *error)
+{
+    struct kvm_regs regs = { .rip = cpu->reg[X86_RIP], .rflags = cpu->rflags };
+    __u64 *const reg[] = REGISTERS(&regs);
+    for (unsigned i = 0; i < 16; i++)
+        *reg[i] = cpu->reg[i];
     if (ioctl(vcpu->fd, KVM_SET_REGS, &regs) < 0)
         return failed(error, vcpu, "KVM does not take the registers");
     return 0;
@@ -439,7 +444,21 @@ int kvm_get_state(struct engine_vcpu *vcpu, struct x86_cpu *ret_cpu, struct erro
     return 0;
 }
 
-/* True when KVM's vector registers, and what is between instructions, need not be written again. */
+int kvm_get_light_state(struct engine_vcpu *vcpu, struct x86_cpu *cpu, struct error *error)
+{
+    int result = get_registers(vcpu, cpu, error);
+    return result == 0 ? get_between(vcpu, cpu, error) : result;
+}
+
+/* What need not be written again. KVM pays for control registers by forgetting shadow page tables. */
+static bool same_system(const struct x86_cpu *a, const struct x86_cpu *b)
+{
+    return memcmp(a->seg, b->seg, sizeof a->seg) == 0 && memcmp(&a->ldtr, &b->ldtr, sizeof a->ldtr) == 0 &&
+           memcmp(&a->tr, &b->tr, sizeof a->tr) == 0 && memcmp(&a->gdtr, &b->gdtr, sizeof a->gdtr) == 0 &&
+           memcmp(&a->idtr, &b->idtr, sizeof a->idtr) == 0 && a->cr0 == b->cr0 && a->cr2 == b->cr2 && a->cr3 == b->cr3 &&
+           a->cr4 == b->cr4 && a->cr8 == b->cr8 && a->efer == b->efer;
+}
+
 static bool same_vectors(const struct x86_cpu *a, const struct x86_cpu *b)
 {
     return a->xcr0 == b->xcr0 && memcmp(a->fx, b->fx, sizeof a->fx) == 0 && memcmp(a->ymm, b->ymm, sizeof a->ymm) == 0;
@@ -456,7 +475,9 @@ static bool same_between(const struct x86_cpu *a, const struct x86_cpu *b)
 int kvm_set_state_changed(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, const struct x86_cpu *before,
                           struct error *error)
 {
-    int result = set_registers(vcpu, cpu, error);
+    int result = before && same_system(cpu, before) ? 0 : set_system_registers(vcpu, cpu, error);
+    if (result == 0)
+        result = set_registers(vcpu, cpu, error);
     if (result == 0 && !(before && same_vectors(cpu, before)))
         result = set_vectors(vcpu, cpu, error);
     if (result == 0)
