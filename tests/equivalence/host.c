@@ -40,7 +40,8 @@ static enum { DRIVER, ENTERING, GUEST } phase;
 static const struct eq_case *current;
 static struct eq_result *result;
 static greg_t driver_gregs[NGREG];
-static uint64_t driver_fs_base;
+static uint64_t driver_fs_base, driver_gs_base; /* GS: an engine may keep something there */
+static struct sigaction previous[NSIG];
 static volatile bool alarmed; /* an alarm has found this case running */
 static uint64_t fs_base_of_case; /* what the case left in FS base; read before anything else */
 
@@ -170,7 +171,7 @@ static BARE void leave_case(ucontext_t *uc)
     zero(xsave + XSAVE_HEADER, 8); /* all components initial, but for MXCSR */
     copy(xsave + 24, (const uint8_t *)&mxcsr, 2);
     phase = DRIVER;
-    load_selectors(user, driver_fs_base, 0);
+    load_selectors(user, driver_fs_base, driver_gs_base);
 }
 
 static BARE void on_signal(int number, siginfo_t *info, void *context)
@@ -179,7 +180,6 @@ static BARE void on_signal(int number, siginfo_t *info, void *context)
 
     /* AC would make the handler's own unaligned accesses fault; the kernel leaves it as the case had it. */
     __asm__ volatile("pushfq; andl $0xfffbffff, (%%rsp); popfq" : : : "memory", "cc");
-    (void)info;
     if (phase == ENTERING && number == SIGTRAP) {
         enter_case(uc);
     } else if (phase == GUEST) {
@@ -193,7 +193,11 @@ static BARE void on_signal(int number, siginfo_t *info, void *context)
         result->stuck = number == SIGALRM;
         leave_case(uc);
     } else if (number != SIGALRM) {
-        signal(number, SIG_DFL); /* the driver's own fault: let it be seen */
+        /* Not of a case: an engine's, which catches faults as well, or the driver's own, to be seen. */
+        if (previous[number].sa_flags & SA_SIGINFO)
+            previous[number].sa_sigaction(number, info, context);
+        else
+            signal(number, SIG_DFL);
     }
 }
 
@@ -224,7 +228,7 @@ static int catch_signals(void)
     if (sigaltstack(&alternate, NULL) != 0)
         return -errno;
     for (unsigned i = 0; i < sizeof caught / sizeof *caught; i++)
-        if (sigaction(caught[i], &action, NULL) != 0)
+        if (sigaction(caught[i], &action, &previous[caught[i]]) != 0)
             return -errno;
     return 0;
 }
@@ -258,7 +262,7 @@ static BARE void host_enter(void)
     /* The kernel's sigreturn takes most flags from the frame, but these from here. */
     uint64_t flags = X86_FLAG_FIXED | X86_FLAG_IF | (current->state.rflags & (X86_FLAG_NT | X86_FLAG_ID));
 
-    __asm__ volatile("rdfsbase %0" : "=r"(driver_fs_base));
+    __asm__ volatile("rdfsbase %0; rdgsbase %1" : "=r"(driver_fs_base), "=r"(driver_gs_base));
     phase = ENTERING;
     __asm__ volatile("lea -128(%%rsp), %%rsp; push %0; popfq; int3; lea 128(%%rsp), %%rsp"
                      :
