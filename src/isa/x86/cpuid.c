@@ -30,24 +30,25 @@
 static const uint32_t implemented[X86_WORDS] = {
     /* and MMX FXSR SSE SSE2: every x86-64 host runs them */
     [X86_WORD_1_EDX] = LEGACY_EDX | BIT(23) | BIT(24) | BIT(25) | BIT(26),
-    /* CX16 PCID x2APIC MOVBE POPCNT TSC-deadline XSAVE hypervisor */
-    [X86_WORD_1_ECX] = BIT(13) | BIT(17) | BIT(21) | BIT(22) | BIT(23) | BIT(24) | BIT(26) | BIT(31),
-    /* FSGSBASE TSC_ADJUST BMI1 FDP_EXCPTN_ONLY SMEP BMI2 ERMS INVPCID FCS/FDS-zero ADX SMAP CLFLUSHOPT CLWB */
-    [X86_WORD_7_EBX] = BIT(0) | BIT(1) | BIT(3) | BIT(6) | BIT(7) | BIT(8) | BIT(9) | BIT(10) | BIT(13) |
-                       BIT(19) | BIT(20) | BIT(23) | BIT(24),
+    /* PCID x2APIC MOVBE TSC-deadline XSAVE hypervisor */
+    [X86_WORD_1_ECX] = BIT(17) | BIT(21) | BIT(22) | BIT(24) | BIT(26) | BIT(31),
+    /* FSGSBASE TSC_ADJUST FDP_EXCPTN_ONLY SMEP ERMS INVPCID FCS/FDS-zero SMAP CLFLUSHOPT CLWB */
+    [X86_WORD_7_EBX] = BIT(0) | BIT(1) | BIT(6) | BIT(7) | BIT(9) | BIT(10) | BIT(13) | BIT(20) | BIT(23) | BIT(24),
     [X86_WORD_7_ECX] = BIT(2) | BIT(22), /* UMIP RDPID */
     [X86_WORD_7_EDX] = BIT(4),           /* FSRM */
     /* SYSCALL NX 1-GiB pages RDTSCP LM */
     [X86_WORD_81_EDX] = BIT(11) | F81_EDX_NX | BIT(26) | BIT(27) | BIT(29),
-    [X86_WORD_81_ECX] = BIT(0) | BIT(5) | BIT(8),        /* LAHF ABM PREFETCHW */
+    [X86_WORD_81_ECX] = BIT(8),            /* PREFETCHW */
     [X86_WORD_D1_EAX] = BIT(0) | BIT(1) | BIT(2) | BIT(3), /* XSAVEOPT XSAVEC XGETBV1 XSAVES */
 };
 
 static const uint32_t host_run[X86_WORDS] = {
-    /* SSE3 PCLMULQDQ SSSE3 FMA SSE4.1 SSE4.2 AES AVX F16C RDRAND */
-    [X86_WORD_1_ECX] = BIT(0) | BIT(1) | BIT(9) | BIT(12) | BIT(19) | BIT(20) | BIT(25) | F1_ECX_AVX |
-                       BIT(29) | BIT(30),
-    [X86_WORD_7_EBX] = BIT(5) | BIT(18) | BIT(29), /* AVX2 RDSEED SHA */
+    /* SSE3 PCLMULQDQ SSSE3 FMA CX16 SSE4.1 SSE4.2 POPCNT AES AVX F16C RDRAND */
+    [X86_WORD_1_ECX] = BIT(0) | BIT(1) | BIT(9) | BIT(12) | BIT(13) | BIT(19) | BIT(20) | BIT(23) | BIT(25) |
+                       F1_ECX_AVX | BIT(29) | BIT(30),
+    /* BMI1 AVX2 BMI2 RDSEED ADX SHA */
+    [X86_WORD_7_EBX] = BIT(3) | BIT(5) | BIT(8) | BIT(18) | BIT(19) | BIT(29),
+    [X86_WORD_81_ECX] = BIT(0) | BIT(5), /* LAHF ABM */
 };
 
 /* GFNI VAES VPCLMULQDQ, AVX-VNNI, SSE4A. */

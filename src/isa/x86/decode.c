@@ -5,6 +5,7 @@
  * or the CPU model lacks, executes as #UD, so a caller has no error case. */
 #include "isa/x86/decode.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "isa/x86/core.h"
@@ -21,16 +22,22 @@ int x86_decoder_init(struct x86_decoder *ret_decoder, const struct x86_cpuid *cp
         [X86_CODE64] = { ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64 },
     };
 
+    const bool lzcnt = x86_cpuid_has(cpuid, X86_FEATURE(X86_WORD_81_ECX, 5));
+    const bool tzcnt = x86_cpuid_has(cpuid, X86_FEATURE(X86_WORD_7_EBX, 3));
+
     memset(ret_decoder, 0, sizeof *ret_decoder);
     ret_decoder->cpuid = cpuid;
     for (unsigned i = 0; i < 3; i++) {
         ZydisDecoder *zydis = &ret_decoder->zydis[i];
 
-        /* Without MPX and CET, which no model has, their encodings are the hint NOPs that they took over. */
+        /* Without MPX and CET, which no model has, their encodings are the hint NOPs that they took over;
+         * without LZCNT and BMI1, theirs are BSR and BSF. */
         if (!ZYAN_SUCCESS(ZydisDecoderInit(zydis, mode[i].mode, mode[i].stack)) ||
             !ZYAN_SUCCESS(ZydisDecoderEnableMode(zydis, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE)) ||
-            !ZYAN_SUCCESS(ZydisDecoderEnableMode(zydis, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE)))
-            return error_set(error, 95, "setting up the instruction decoder: Zydis refused mode %u", i);
+            !ZYAN_SUCCESS(ZydisDecoderEnableMode(zydis, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE)) ||
+            !ZYAN_SUCCESS(ZydisDecoderEnableMode(zydis, ZYDIS_DECODER_MODE_LZCNT, lzcnt)) ||
+            !ZYAN_SUCCESS(ZydisDecoderEnableMode(zydis, ZYDIS_DECODER_MODE_TZCNT, tzcnt)))
+            return error_set(error, ENOTSUP, "setting up the instruction decoder: Zydis refused mode %u", i);
     }
     return 0;
 }
