@@ -126,7 +126,8 @@ static int add_platform(struct machine *machine, struct error *error)
 {
     static const struct wiring postcode[] = {{0x80, 1, POSTCODE_REGION_80, false}, {0xed, 1, POSTCODE_REGION_ED, false}};
     static const struct wiring cmos_wiring[] = {{0x70, 2, 0, false}}, uart_wiring[] = {{BOARD_COM1, 8, 0, false}};
-    static const struct wiring i8042_wiring[] = {{0x60, 1, I8042_REGION_DATA, false}, {0x64, 1, I8042_REGION_COMMAND, false}};
+    static const struct wiring i8042_wiring[] = {{0x60, 1, I8042_REGION_DATA, false}, {0x64, 1, I8042_REGION_COMMAND, false},
+                                            {0x92, 1, I8042_REGION_PORT_A, false}};
     static const struct wiring pvpanic_wiring[] = {{BOARD_PVPANIC, 1, 0, false}};
     struct cmos_config cmos = {.clock = &machine->clock, .irq = line(machine, 8), .ram_low = machine->ram.region[0].size,
                                .ram_high = high_ram(machine)};
@@ -139,7 +140,7 @@ static int add_platform(struct machine *machine, struct error *error)
     if (status == 0)
         status = add(machine, cmos_new(&cmos), cmos_wiring, 1, error);
     if (status == 0)
-        status = add(machine, i8042_new(&i8042), i8042_wiring, 2, error);
+        status = add(machine, i8042_new(&i8042), i8042_wiring, 3, error);
     if (status == 0)
         status = add(machine, machine->uart = uart_new(&uart), uart_wiring, 1, error);
     if (status == 0)

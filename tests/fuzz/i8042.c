@@ -10,12 +10,13 @@ static void ignore(void *owner)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const struct fuzz_region regions[] = {{I8042_REGION_DATA, 1}, {I8042_REGION_COMMAND, 1}};
+    static const struct fuzz_region regions[] = {{I8042_REGION_DATA, 1}, {I8042_REGION_COMMAND, 1},
+                                                 {I8042_REGION_PORT_A, 1}};
     int level = 0;
     struct irq_line line = {fuzz_line_set, &level, 0};
     struct i8042_config config = {.irq1 = line, .irq12 = line, .reset = ignore};
     struct device *i8042 = i8042_new(&config);
-    struct fuzz_target target = {.device = i8042, .regions = regions, .count = 2};
+    struct fuzz_target target = {.device = i8042, .regions = regions, .count = 3};
     fuzz_device(&target, data, size);
     i8042->ops->destroy(i8042);
     return 0;

@@ -94,6 +94,13 @@ static void test_i8042(void)
     command(i8042, 0xD1);
     data(i8042, 0x02);
     CHECK_EQ(resets, 2);
+    CHECK_EQ(device_get(i8042, I8042_REGION_PORT_A, 0, 1), 2);
+    device_put(i8042, I8042_REGION_PORT_A, 0, 1, 0);
+    command(i8042, 0xD0);
+    CHECK_EQ(answer(i8042) & 2, 0);
+    CHECK_EQ(resets, 2);
+    device_put(i8042, I8042_REGION_PORT_A, 0, 1, 3);
+    CHECK_EQ(resets, 3);
     i8042->ops->destroy(i8042);
     other->ops->destroy(other);
 }

@@ -103,12 +103,22 @@ static void write_data(struct i8042 *i8042, uint8_t value)
     }
 }
 
+/* System control port A: bit 1 is A20; bit 0 resets when it is set. */
+static void write_port_a(struct i8042 *i8042, uint8_t value)
+{
+    i8042->output = (uint8_t)((i8042->output & ~OUTPUT_A20) | (value & OUTPUT_A20));
+    if (value & 0x01)
+        i8042->config.reset(i8042->config.owner);
+}
+
 static uint64_t i8042_read(struct device *device, unsigned region, uint64_t offset, unsigned size)
 {
     struct i8042 *i8042 = of(device);
     (void)offset, (void)size;
     if (region == I8042_REGION_COMMAND)
         return i8042->status;
+    if (region == I8042_REGION_PORT_A) /* A20 is the same bit in both */
+        return i8042->output & OUTPUT_A20;
     uint8_t byte = i8042->answer;
     i8042->status &= (uint8_t)~(STATUS_FULL | STATUS_AUX | STATUS_TIMEOUT);
     update(i8042);
@@ -121,6 +131,8 @@ static void i8042_write(struct device *device, unsigned region, uint64_t offset,
     (void)offset, (void)size;
     if (region == I8042_REGION_COMMAND)
         write_command(i8042, (uint8_t)value);
+    else if (region == I8042_REGION_PORT_A)
+        write_port_a(i8042, (uint8_t)value);
     else
         write_data(i8042, (uint8_t)value);
     update(i8042);
