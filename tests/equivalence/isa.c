@@ -194,7 +194,7 @@ static int isa_open(struct executor **ret_executor)
     if (e->core != NULL && e->ram != NULL) {
         memset(e->core, 0, sizeof *e->core);
         memset(e->ram, 0, GUEST_RAM_SIZE);
-        x86_cpuid_init(&e->cpuid, X86_MODEL_DEFAULT, 1, 1000000000);
+        x86_cpuid_init(&e->cpuid, X86_MODEL_HOST, 1, 1000000000);
         result = x86_decoder_init(&e->decoder, &e->cpuid, &error);
     }
     if (result != 0) {

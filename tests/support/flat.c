@@ -156,7 +156,7 @@ void flat_open(struct flat *flat, const struct engine_ops *engine, unsigned vcpu
     flat->vcpus = vcpus;
     flat->vector = -1;
     must(ram_open(&flat->ram, (uint64_t)megabytes << 20, UINT64_C(1) << 30, UINT64_C(1) << 32, &error), &error);
-    x86_cpuid_init(&flat->cpuid, X86_MODEL_DEFAULT, vcpus, 1000000000);
+    x86_cpuid_init(&flat->cpuid, X86_MODEL_HOST, vcpus, 1000000000);
     struct engine_config config = {.ram = &flat->ram, .vcpus = vcpus, .cpuid = &flat->cpuid,
                                    .tsc_hz = 1000000000, .machine_ops = &machine_ops, .machine = flat};
     must(engine->vm_create(&config, &flat->vm, &error), &error);
