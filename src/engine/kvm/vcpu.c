@@ -164,8 +164,7 @@ static void serve_msr(struct engine_vcpu *vcpu)
 static int end(struct engine_exit *ret_exit, enum engine_exit_reason reason, const char *text)
 {
     ret_exit->reason = reason;
-    strncpy(ret_exit->text, text, sizeof ret_exit->text - 1);
-    ret_exit->text[sizeof ret_exit->text - 1] = '\0';
+    snprintf(ret_exit->text, sizeof ret_exit->text, "%.*s", (int)sizeof ret_exit->text - 1, text);
     return 1;
 }
 
