@@ -14,6 +14,7 @@
 /* Flags that entering a handler clears, besides IF through an interrupt gate. */
 #define FLAGS_CLEARED (X86_FLAG_TF | X86_FLAG_NT | X86_FLAG_RF | X86_FLAG_VM)
 
+/* One event on its way to a handler. */
 struct delivery {
     uint8_t vector;
     bool has_error;
@@ -23,11 +24,13 @@ struct delivery {
     uint64_t flags; /* to push */
 };
 
+/* The EXT bit of an error code: the program did not ask for this event. */
 static unsigned ext_of(const struct delivery *e)
 {
     return e->soft ? 0 : 1;
 }
 
+/* An error code that names the event's IDT entry. */
 static uint32_t idt_error(const struct delivery *e)
 {
     return e->vector * 8u + 2u + ext_of(e);
@@ -38,6 +41,7 @@ static uint32_t selector_error(uint16_t selector, const struct delivery *e)
     return (selector & 0xfffcu) | ext_of(e);
 }
 
+/* Real-address mode: three words on the stack, CS:IP from the table. No error codes, no checks but limits. */
 static void deliver_real(struct x86_core *core, const struct delivery *e)
 {
     struct x86_cpu *cpu = &core->cpu;
@@ -99,6 +103,8 @@ static void enter_handler(struct x86_core *core, const struct x86_descriptor *co
         cpu->rflags &= ~(uint64_t)X86_FLAG_IF;
 }
 
+/* Long mode: the frame is the same whatever the levels, on a stack aligned to 16 bytes that is the current one, the
+ * TSS's for the new level, or the one of the gate's IST. SDM 3A, 6.14. */
 static void deliver_long(struct x86_core *core, const struct delivery *e)
 {
     struct x86_cpu *cpu = &core->cpu;
@@ -150,6 +156,7 @@ static void inner_stack(struct x86_core *core, const struct delivery *e, unsigne
     x86_frame_new(&ss, esp, selector_error(selector, e), ret_frame);
 }
 
+/* Frames of 16- and 32-bit gates: from virtual-8086 mode with the data segments, from an outer level with SS:SP. */
 static void push_legacy_frame(struct x86_core *core, const struct delivery *e, struct x86_frame *frame, unsigned size,
                               bool inner)
 {
@@ -182,6 +189,7 @@ static void deliver_task(struct x86_core *core, const struct delivery *e, const 
     core->cpu.reg[X86_RSP] = frame.sp;
 }
 
+/* Protected mode outside long mode. SDM 3A, 6.12. */
 static void deliver_legacy(struct x86_core *core, const struct delivery *e)
 {
     struct x86_cpu *cpu = &core->cpu;
@@ -248,6 +256,7 @@ static void latch(struct x86_core *core, uint8_t vector)
     }
 }
 
+/* SDM 3A, table 6-5. Whatever is not named there is benign. */
 enum fault_class { BENIGN, CONTRIBUTORY, PAGE_FAULT, DOUBLE_FAULT };
 
 static enum fault_class class_of(uint8_t vector)

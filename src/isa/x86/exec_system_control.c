@@ -7,6 +7,7 @@
 
 /* ---- software interrupts ---- */
 
+/* RIP is past the instruction, and is what the frame gets; a fault on the way rewinds it. */
 static void int_n(struct x86_core *core, const struct x86_insn *insn)
 {
     x86_software_interrupt(core, (uint8_t)insn->imm, false, false);
@@ -88,6 +89,8 @@ static void pushf(struct x86_core *core, const struct x86_insn *insn)
     x86_push(core, insn->opsize, core->cpu.rflags & ~(uint64_t)(X86_FLAG_RF | X86_FLAG_VM));
 }
 
+/* IF and IOPL keep quiet where the level may not change them: POPF does not fault for that. VM, VIF and VIP stay;
+ * RF becomes 0. */
 static void popf(struct x86_core *core, const struct x86_insn *insn)
 {
     struct x86_cpu *cpu = &core->cpu;
@@ -119,6 +122,7 @@ static void cli(struct x86_core *core, const struct x86_insn *insn)
     core->cpu.rflags &= ~(uint64_t)X86_FLAG_IF;
 }
 
+/* Interrupts stay out for one more instruction, but only if they were off before. */
 static void sti(struct x86_core *core, const struct x86_insn *insn)
 {
     (void)insn;
@@ -141,6 +145,7 @@ static void hlt(struct x86_core *core, const struct x86_insn *insn)
 #define ATTR_CODE32 (X86_ATTR_G | X86_ATTR_DB | X86_ATTR_P | X86_ATTR_S | 0xbu)
 #define ATTR_DATA (X86_ATTR_G | X86_ATTR_DB | X86_ATTR_P | X86_ATTR_S | 0x3u)
 
+/* CS and SS as the fast system calls make them, without looking at any table. */
 static void set_flat(struct x86_core *core, uint16_t code, uint16_t stack, bool wide, unsigned cpl)
 {
     uint32_t dpl = cpl << X86_ATTR_DPL_SHIFT;
@@ -157,6 +162,8 @@ static bool is_amd(const struct x86_core *core)
     return core->cpuid->vendor == X86_VENDOR_AMD;
 }
 
+/* Intel has SYSCALL in 64-bit code only; AMD in compatibility mode (through CSTAR) and, with its first form, in protected
+ * mode as well. */
 static void syscall(struct x86_core *core, const struct x86_insn *insn)
 {
     struct x86_cpu *cpu = &core->cpu;
@@ -179,6 +186,7 @@ static void syscall(struct x86_core *core, const struct x86_insn *insn)
     }
 }
 
+/* Intel refuses a target that is not canonical while still at level 0; AMD faults at level 3, at the fetch. */
 static void sysret(struct x86_core *core, const struct x86_insn *insn)
 {
     struct x86_cpu *cpu = &core->cpu;

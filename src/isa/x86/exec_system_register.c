@@ -24,6 +24,7 @@ static void check_long_mode_entry(struct x86_core *core)
         x86_raise_gp(core, 0);
 }
 
+/* MOV CR0: every refusal first, then LMA follows PG, then the TLB forgets what PG, WP and PE decided. */
 static void write_cr0(struct x86_core *core, uint64_t value)
 {
     struct x86_cpu *cpu = &core->cpu;
@@ -63,6 +64,7 @@ static void lmsw(struct x86_core *core, const struct x86_insn *insn)
     write_cr0(core, (old & ~UINT64_C(14)) | value);
 }
 
+/* The memory form stores 16 bits, the register form as much of CR0 as the operand holds. */
 static void smsw(struct x86_core *core, const struct x86_insn *insn)
 {
     if ((core->cpu.cr4 & X86_CR4_UMIP) && (core->cpu.cr0 & X86_CR0_PE) && x86_cpl(&core->cpu) != 0)
@@ -72,6 +74,7 @@ static void smsw(struct x86_core *core, const struct x86_insn *insn)
 
 /* ---- CR3, CR4 ---- */
 
+/* MOV CR3. The TLB has no PCIDs, so the no-flush bit is a hint that is not taken. */
 static void write_cr3(struct x86_core *core, uint64_t value)
 {
     struct x86_cpu *cpu = &core->cpu;
@@ -109,6 +112,7 @@ static uint64_t cr4_allowed(const struct x86_core *core)
     return allowed;
 }
 
+/* MOV CR4: bits beyond the CPU model are reserved; those that page walks depend on empty the TLB. */
 static void write_cr4(struct x86_core *core, uint64_t value)
 {
     const uint64_t paging_bits = X86_CR4_PSE | X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PCIDE | X86_CR4_SMEP | X86_CR4_SMAP;

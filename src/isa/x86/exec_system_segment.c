@@ -7,6 +7,7 @@
 
 /* ---- segment registers ---- */
 
+/* After a load of SS the next instruction, usually one that loads RSP, runs undisturbed. */
 static void shadow(struct x86_core *core, unsigned seg)
 {
     if (seg == X86_SS) {
@@ -33,6 +34,7 @@ static void push_sreg(struct x86_core *core, const struct x86_insn *insn)
     x86_push(core, insn->opsize, core->cpu.seg[insn->sub].selector);
 }
 
+/* RSP moves only once the selector was accepted. */
 static void pop_sreg(struct x86_core *core, const struct x86_insn *insn)
 {
     struct x86_frame frame;
@@ -59,12 +61,14 @@ static void load_far_pointer(struct x86_core *core, const struct x86_insn *insn)
 
 /* ---- descriptor-table registers ---- */
 
+/* What SGDT, SIDT, SLDT and STR tell is none of a program's business when CR4.UMIP is set. */
 static void require_umip(struct x86_core *core)
 {
     if ((core->cpu.cr4 & X86_CR4_UMIP) && (core->cpu.cr0 & X86_CR0_PE) && x86_cpl(&core->cpu) != 0)
         x86_raise_gp(core, 0);
 }
 
+/* LGDT, LIDT (sub 1): a 16-bit operand size loads 24 bits of base. */
 static void load_table(struct x86_core *core, const struct x86_insn *insn)
 {
     unsigned size = insn->mode == X86_CODE64 ? 8 : 4;
@@ -193,6 +197,7 @@ static void verify(struct x86_core *core, const struct x86_insn *insn)
     set_zf(core, ok && (insn->sub ? x86_desc_writable(&d) : x86_desc_readable(&d)));
 }
 
+/* Memory is probed for a store first, since hardware locks it whether or not it will write. */
 static void arpl(struct x86_core *core, const struct x86_insn *insn)
 {
     require_protected(core);

@@ -1,4 +1,9 @@
-/* far.c - far jumps, calls and returns, call gates, IRET. */
+/* far.c - far jumps, calls and returns, call gates, IRET.
+ *
+ * Each transfer first collects and checks everything: the selector, its descriptor, what lies on the stack, the
+ * target address. Then it sets CS, SS, RSP and RIP in steps that cannot refuse, so that a fault finds the state
+ * of before the instruction. The privilege level is DPL of SS throughout the core; every change of level
+ * therefore installs an SS, a null one in long mode. */
 #include "isa/x86/far.h"
 
 #include "isa/x86/frame.h"
@@ -14,6 +19,7 @@ static bool is_null(uint16_t selector)
     return (selector & 0xfffc) == 0;
 }
 
+/* An offset or pointer cut to its operand size. */
 static uint64_t operand(uint64_t value, unsigned size)
 {
     return size == 8 ? value : size == 4 ? (uint32_t)value : (uint16_t)value;
@@ -27,6 +33,7 @@ static void check_target(struct x86_core *core, const struct x86_descriptor *cod
         x86_raise_gp(core, 0);
 }
 
+/* A code segment, and in long mode not one with both L and D. */
 static void check_code(struct x86_core *core, uint16_t selector, const struct x86_descriptor *code)
 {
     if (!x86_desc_code(code) || (core->long_mode && x86_desc_l(code) && x86_desc_db(code)))
@@ -106,6 +113,7 @@ static void fetch_gate_code(struct x86_core *core, const struct x86_descriptor *
     check_present(core, selector, ret_code);
 }
 
+/* What a call gate pushes: 64-bit values in long mode, where 16- and 32-bit gates do not exist. */
 static unsigned gate_size(const struct x86_core *core, const struct x86_descriptor *gate)
 {
     return core->long_mode ? 8 : x86_desc_type(gate) == X86_TYPE_CALL ? 4 : 2;
@@ -286,6 +294,7 @@ static void drop_inner_segments(struct x86_core *core, unsigned cpl)
     }
 }
 
+/* What RETF and IRET took from the stack, and how. */
 struct far_return {
     uint64_t rip;
     uint16_t selector;
@@ -404,6 +413,7 @@ static void iret_to_v86(struct x86_core *core, struct x86_frame *frame, uint64_t
     set_code_real(core, selector, rip);
 }
 
+/* Protected and long mode. IF changes only at IOPL or better, IOPL only at level 0; RF, NT and AC always. */
 static void iret_protected(struct x86_core *core, unsigned opsize)
 {
     struct x86_cpu *cpu = &core->cpu;

@@ -9,6 +9,7 @@
 #include "isa/x86/cpuid.h"
 #include "isa/x86/paging.h"
 
+/* Whose rights an ordinary access has: tlb_now is one row of core->tlb. */
 static enum x86_tlb_context explicit_context(const struct x86_core *core)
 {
     return (enum x86_tlb_context)((size_t)(core->tlb_now - core->tlb[0]) / X86_TLB_ENTRIES);
@@ -20,6 +21,8 @@ static bool stack_operand(const struct x86_core *core)
     return core->insn && (core->insn->flags & X86_INSN_MEMORY) && core->insn->seg == X86_SS;
 }
 
+/* Translates one page's part of an access. A page without a tag after the fill is MMIO, read-only memory being
+ * stored to, or RAM with a data breakpoint: only the last has a host address. */
 static void resolve_page(struct x86_core *core, uint64_t linear, unsigned length, enum x86_access access,
                          enum x86_tlb_context context, bool stack, struct x86_span *ret_span)
 {
@@ -89,6 +92,7 @@ static unsigned resolve(struct x86_core *core, uint64_t linear, unsigned length,
     return spans;
 }
 
+/* Devices see accesses of 1, 2, 4 or 8 bytes: what is larger or odd goes in pieces, lowest address first. */
 static void mmio_load(struct x86_core *core, uint64_t gpa, uint8_t *bytes, unsigned length)
 {
     while (length) {
@@ -129,6 +133,8 @@ static void span_load(struct x86_core *core, const struct x86_span *span, void *
     }
 }
 
+/* After a store to RAM. The flag is read after the store, as ram.h demands: whoever marks the page as code in between
+ * sees either the store or is told of it here. */
 static void span_written(struct x86_core *core, const struct x86_span *span)
 {
     if (*(volatile uint8_t *)span->flags & X86_PAGE_CODE)
@@ -210,6 +216,7 @@ void x86_store_code(struct x86_core *core, const struct x86_tlb_entry *entry, ui
     core->env->code_written(core->owner, entry->gpa + (linear & 4095), size);
 }
 
+/* Resolving is the check: it raises, or fills the TLB and sets accessed and dirty bits. */
 static void probe(struct x86_core *core, uint64_t linear, unsigned length, enum x86_access access)
 {
     struct x86_span span[2];
@@ -344,6 +351,7 @@ uint64_t x86_linear_access(struct x86_core *core, enum x86_seg seg, uint64_t off
     return (uint32_t)(segment->base + offset);
 }
 
+/* The width of the stack pointer: SS.B, or 64 bits for 64-bit code whatever SS says. */
 static uint64_t stack_mask(const struct x86_core *core)
 {
     if (core->mode == X86_CODE64)

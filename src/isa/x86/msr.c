@@ -1,4 +1,8 @@
-/* msr.c - the model-specific registers that a core holds itself; the rest is the machine's. */
+/* msr.c - the model-specific registers that a core holds itself; the rest is the machine's.
+ *
+ * What is not listed raises #GP, as on hardware: kernels probe for registers that way. The list is what the CPU model
+ * advertises, and what Debian's kernel reads without probing on a processor of either vendor's family; a
+ * register of the latter kind holds the value that says "nothing to do here". */
 #include "isa/x86/msr.h"
 
 #include <x86intrin.h>
@@ -64,6 +68,7 @@ static bool has_speculation(const struct x86_core *core)
     return is_amd(core) || has(core, X86_WORD_7_EDX, 26);
 }
 
+/* Registers of the local APIC and of the paravirtual interface. */
 static bool is_outside(uint32_t msr)
 {
     return msr == MSR_APIC_BASE || msr == MSR_TSC_DEADLINE || (msr >= MSR_X2APIC && msr < MSR_X2APIC + 0x100) ||
@@ -86,11 +91,13 @@ static uint64_t *mtrr_slot(struct x86_cpu *cpu, uint32_t msr)
     return msr == MSR_MTRR_DEF_TYPE ? &cpu->mtrr.def_type : NULL;
 }
 
+/* UC, WC, WT, WP, WB: what an MTRR may hold. */
 static bool memory_type(uint64_t type)
 {
     return type <= 6 && type != 2 && type != 3;
 }
 
+/* Reserved bits of each kind of MTRR are #GP. SDM 3A, 11.11.2. */
 static bool mtrr_valid(const struct x86_core *core, uint32_t msr, uint64_t value)
 {
     uint64_t beyond = ~((UINT64_C(1) << core->phys_bits) - 1);
@@ -110,6 +117,7 @@ static bool mtrr_valid(const struct x86_core *core, uint32_t msr, uint64_t value
 
 /* ---- EFER and the time-stamp counter ---- */
 
+/* LMA follows CR0.PG and is not for WRMSR to change; LME may change only while paging is off. */
 static int write_efer(struct x86_core *core, uint64_t value)
 {
     struct x86_cpu *cpu = &core->cpu;

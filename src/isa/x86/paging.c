@@ -18,6 +18,13 @@
 #define PTE_G UINT64_C(0x100)
 #define PTE_NX (UINT64_C(1) << 63)
 
+/* Invariants of the TLB:
+ * - an entry with any tag is marked in tlb_used, so that a flush visits only what was filled;
+ * - read_tag and write_tag stay empty for MMIO and for pages that hold a data breakpoint, exec_tag for MMIO;
+ * - write_tag is set only while the leaf entry is dirty and the page of RAM counts as dirty, so that a plain
+ *   store needs to look at neither;
+ * - X86_TLB_USER_ALIGN never has entries: alignment checks live on the slow path. */
+
 enum paging_mode { PAGING_32, PAGING_PAE, PAGING_4LEVEL };
 
 struct walk {
@@ -30,6 +37,7 @@ struct walk {
     unsigned offset[5];     /* of the entry in its page */
 };
 
+/* Read with CR0.PG set. LMA implies PAE. SDM 3A, 4.1.1. */
 static enum paging_mode paging_mode(const struct x86_cpu *cpu)
 {
     if (cpu->efer & X86_EFER_LMA)
@@ -77,6 +85,8 @@ static uint64_t read_entry(struct x86_core *core, struct walk *walk, unsigned le
     return __atomic_load_n((uint64_t *)(void *)(page->host + (gpa & 4095)), __ATOMIC_ACQUIRE);
 }
 
+/* PS ends the walk early where the level knows large pages; at level 4 it is reserved, and 32-bit paging has
+ * it only with CR4.PSE. */
 static bool is_leaf(const struct x86_core *core, const struct walk *walk, unsigned level, uint64_t entry)
 {
     if (level == 1)
@@ -88,6 +98,7 @@ static bool is_leaf(const struct x86_core *core, const struct walk *walk, unsign
     return level == 2 || (level == 3 && walk->mode == PAGING_4LEVEL);
 }
 
+/* PAE's table of four pointers is aligned to 32 bytes only. */
 static uint64_t table_address(const struct x86_core *core, const struct walk *walk)
 {
     switch (walk->mode) {
@@ -147,6 +158,7 @@ static uint64_t leaf_gpa(const struct walk *walk, uint64_t linear)
     return frame | (linear & (size - 1));
 }
 
+/* SDM 3A, 4.6.1: what a context may do with the page that a walk ended at. */
 static bool may_read(enum x86_tlb_context context, const struct walk *walk)
 {
     switch (context) {
@@ -159,6 +171,7 @@ static bool may_read(enum x86_tlb_context context, const struct walk *walk)
     return true;
 }
 
+/* Without CR0.WP supervisor code writes to read-only pages, but SMAP still hides user pages from it. */
 static bool may_write(const struct x86_core *core, enum x86_tlb_context context, const struct walk *walk)
 {
     bool user = context == X86_TLB_USER || context == X86_TLB_USER_ALIGN;
@@ -232,6 +245,8 @@ static bool set_accessed(struct x86_core *core, struct walk *walk, bool write)
     return true;
 }
 
+/* The answer of a walk that succeeded. A store's permission is withheld until the dirty bit is set, so that the
+ * first store through a TLB entry that a load filled walks again and sets it. */
 static void fill_translation(const struct x86_core *core, const struct walk *walk, uint64_t linear,
                              enum x86_tlb_context context, struct x86_translation *ret)
 {
@@ -336,6 +351,7 @@ static bool page_watched(const struct x86_cpu *cpu, uint64_t linear)
     return false;
 }
 
+/* Gives the entry the tags that the walk allows. The page's own flags decide about stores: see the invariants. */
 static void set_entry(struct x86_core *core, struct x86_tlb_entry *entry, uint64_t linear, enum x86_access access,
                       const struct x86_translation *t)
 {
@@ -399,6 +415,8 @@ struct x86_tlb_entry *x86_tlb_fill(struct x86_core *core, uint64_t linear, enum 
     }
 }
 
+/* The rest of an entry need not be cleared: without a tag nothing looks at it but match_page, which may then
+ * drop what is dropped already. */
 static void drop(struct x86_tlb_entry *entry)
 {
     entry->read_tag = entry->write_tag = entry->exec_tag = X86_TLB_NONE;

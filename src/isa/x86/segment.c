@@ -1,4 +1,7 @@
-/* segment.c - segment descriptors: fetching, checking and loading. */
+/* segment.c - segment descriptors: fetching, checking and loading.
+ *
+ * A segment register holds the descriptor as it was when it was loaded; tables are read at loads only. Checks run in
+ * the order of the SDM's pseudo-code, for which error arises first is visible to the guest. */
 #include "isa/x86/segment.h"
 
 #include "isa/x86/mem.h"
@@ -116,6 +119,7 @@ void x86_segment_null(struct x86_core *core, enum x86_seg seg, uint16_t selector
         (struct x86_segment){.selector = selector, .attr = X86_ATTR_UNUSABLE | dpl << X86_ATTR_DPL_SHIFT};
 }
 
+/* SS is stricter than the others: writable, and RPL, DPL and CPL all the same. Not present is #SS, not #NP. */
 static void load_ss(struct x86_core *core, uint16_t selector)
 {
     struct x86_descriptor d;

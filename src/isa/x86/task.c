@@ -1,4 +1,8 @@
-/* task.c - hardware task switches. */
+/* task.c - hardware task switches.
+ *
+ * Until the old state has been saved, faults belong to the old task and leave it as it was; from then on to the new
+ * one, whose registers are loaded by then (SDM 3A, 7.3). Segment registers start out null with the
+ * new selectors, so that a fault halfway shows the handler what the task wanted to load. */
 #include "isa/x86/task.h"
 
 #include "isa/x86/exception.h"
@@ -66,6 +70,8 @@ static uint32_t error_of(uint16_t selector, unsigned ext)
     return (selector & 0xfffcu) | ext;
 }
 
+/* Anything wrong with the new task's LDT, CS, SS or data segments is #TS with that selector; not present is #NP, or
+ * #SS for the stack. */
 static void load_ldt(struct x86_core *core, uint16_t selector, unsigned ext)
 {
     struct x86_descriptor d;
@@ -131,6 +137,7 @@ static void load_segments(struct x86_core *core, const struct task *task, unsign
         load_data(core, (enum x86_seg)data[i], task->seg[data[i]], cpl, ext);
 }
 
+/* General registers, flags and CR3. A 16-bit TSS leaves the upper halves and CR3 alone. */
 static void load_registers(struct x86_core *core, const struct task *task, uint64_t flags)
 {
     struct x86_cpu *cpu = &core->cpu;
