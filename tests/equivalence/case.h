@@ -78,6 +78,8 @@ struct executor_ops {
     void (*close)(struct executor *executor);
 };
 
+/* False where the host lacks what host_executor is made of: FSGSBASE for user code, and AVX. */
+bool host_able(void);
 extern const struct executor_ops host_executor;
 extern const struct executor_ops again_executor; /* the host once more, on memory of its own; needs the host open */
 extern const struct executor_ops isa_executor;

@@ -172,14 +172,14 @@ bool eq_same(const struct eq_case *c, const struct eq_result *a, const struct eq
              const struct eq_leeway *leeway)
 {
     const struct eq_state *s = &a->state, *t = &b->state;
+    bool same_event = a->vector == b->vector && same_error(a, b, leeway->wide) && same_address(a, b, leeway->wide);
 
     return memcmp(s->gpr, t->gpr, sizeof s->gpr) == 0 && s->rip == t->rip &&
            ((s->rflags ^ t->rflags) & flags_mask(c, a, leeway->flags)) == 0 && s->fs_base == t->fs_base &&
            s->gs_base == t->gs_base && same_selectors(s, t) &&
            (same_fx(s->fx, t->fx) || same_but_sticky(a, b, leeway->dot_product)) &&
            memcmp(s->ymm, t->ymm, sizeof s->ymm) == 0 && a->stuck == b->stuck &&
-           (same_by_priority(a, b, leeway->vector, leeway->wide) || (a->vector == b->vector && same_error(a, b, leeway->wide) &&
-                                                        same_address(a, b, leeway->wide)));
+           (same_event || same_by_priority(a, b, leeway->vector, leeway->wide));
 }
 
 void eq_leeway_of(const struct eq_insn *insn, const struct eq_state *before, struct eq_leeway *ret_leeway)

@@ -7,7 +7,8 @@
 static uint16_t selector(struct eq_random *r)
 {
     /* Null, user data, user code, LDT (none), kernel segments; the host's TLS and per-CPU slots are left out. */
-    static const uint16_t selectors[] = {0, 0, 1, 3, 0x2b, 0x2b, 0x28, 0x23, 0x33, 0x30, 0x10, 0x18, 0x1b, 0x08, 0x04, 0x0f};
+    static const uint16_t selectors[] = {0,    0,    1,    3,    0x2b, 0x2b, 0x28, 0x23,
+                                         0x33, 0x30, 0x10, 0x18, 0x1b, 0x08, 0x04, 0x0f};
     uint16_t wild = (uint16_t)(eq_u64(r) | 0x80);
 
     return eq_once_in(r, 16) ? wild : selectors[eq_below(r, sizeof selectors / sizeof *selectors)];

@@ -202,7 +202,8 @@ static uint64_t code_target(struct generator *g)
     return EQ_CODE_A + eq_below(&g->random, 0x2000);
 }
 
-static void fill_operand(struct generator *g, const struct eq_case *c, const struct eq_insn *i, uint64_t linear, unsigned size)
+static void fill_operand(struct generator *g, const struct eq_case *c, const struct eq_insn *i, uint64_t linear,
+                         unsigned size)
 {
     uint8_t bytes[1024];
     unsigned n = size < sizeof bytes ? size : (unsigned)sizeof bytes;
@@ -266,7 +267,8 @@ static void unalias_copy(struct eq_case *c, const struct eq_insn *i)
 {
     uint64_t source = c->state.gpr[X86_RSI], from_low = EQ_DATA_HIGH - EQ_DATA_LOW;
 
-    if (!(i->insn.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPNE)) || i->operand[1].type != ZYDIS_OPERAND_TYPE_MEMORY)
+    if (!(i->insn.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPNE)) ||
+        i->operand[1].type != ZYDIS_OPERAND_TYPE_MEMORY)
         return;
     source += segment_base(&c->state, i->operand[1].mem.segment, c->code32);
     if (c->state.gpr[X86_RDI] - EQ_DATA_HIGH < 0x10000)
@@ -279,9 +281,13 @@ bool eq_wide_operand(const struct eq_insn *i)
 {
     if (i->insn.meta.category == ZYDIS_CATEGORY_SEGOP) /* far pointers: 16:16 is two words */
         return true;
-    for (unsigned k = 0; k < i->insn.operand_count; k++)
-        if (i->operand[k].type == ZYDIS_OPERAND_TYPE_MEMORY && (i->operand[k].mem.type == ZYDIS_MEMOP_TYPE_VSIB || i->operand[k].size > 64 || (i->operand[k].size & (i->operand[k].size - 1))))
+    for (unsigned k = 0; k < i->insn.operand_count; k++) {
+        const ZydisDecodedOperand *o = &i->operand[k];
+
+        if (o->type == ZYDIS_OPERAND_TYPE_MEMORY &&
+            (o->mem.type == ZYDIS_MEMOP_TYPE_VSIB || o->size > 64 || (o->size & (o->size - 1)) != 0))
             return true;
+    }
     return false;
 }
 

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/time.h>
 #include <ucontext.h>
@@ -233,11 +234,19 @@ static int catch_signals(void)
     return 0;
 }
 
+/* The handler uses the FS and GS base instructions (HWCAP2_FSGSBASE of Linux's x86) and the frame's AVX state. */
+bool host_able(void) { return (getauxval(AT_HWCAP2) & 2) != 0 && __builtin_cpu_supports("avx"); }
+
 static int host_open(struct executor **ret_executor)
 {
-    struct executor *executor = calloc(1, sizeof *executor);
-    int fd = memfd_create("equivalence", MFD_CLOEXEC);
-    int error = fd < 0 || ftruncate(fd, EQ_IMAGE_SIZE) != 0 ? -errno : map_windows(fd);
+    struct executor *executor;
+    int fd, error;
+
+    if (!host_able())
+        return -ENOTSUP;
+    executor = calloc(1, sizeof *executor);
+    fd = memfd_create("equivalence", MFD_CLOEXEC);
+    error = fd < 0 || ftruncate(fd, EQ_IMAGE_SIZE) != 0 ? -errno : map_windows(fd);
 
     if (error == 0 && executor != NULL) {
         void *image = mmap(NULL, EQ_IMAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);

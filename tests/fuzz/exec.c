@@ -194,8 +194,8 @@ static void put_tables(struct machine *m, const struct choice *choice)
 
 static void put_code(struct machine *m, const uint8_t *code, size_t size)
 {
-    for (uint32_t at = 0; at < CODE_SIZE; at++)
-        m->ram[CODE + at] = code[at % size];
+    for (size_t at = 0; at < CODE_SIZE; at += size)
+        memcpy(m->ram + CODE + at, code, size < CODE_SIZE - at ? size : CODE_SIZE - at);
 }
 
 /* ---- registers ---- */
