@@ -8,7 +8,7 @@
 #include "base/codemem.h"
 
 /* More than every possible stub takes; only what is used is ever backed by memory. */
-#define CODE_BYTES (16u << 20)
+#define CODE_BYTES (8u << 20)
 #define STUB_BYTES 128u
 #define KEY_BYTES 16u
 #define FIRST_SLOTS 256u

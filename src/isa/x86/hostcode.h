@@ -7,7 +7,7 @@
  *     ModRM.reg -> xmm1 from *reg      VEX.vvvv -> xmm2 from *third      ModRM.rm -> xmm3 from *rm
  *     is4 -> xmm4, or implicit XMM0 -> xmm0, from *extra                 a general register -> rax in *io
  * a memory operand is [rdi], the same pointer as rm's. The number of stubs is so bounded by the number of
- * opcodes times immediates (about 60,000 of up to 96 bytes; a guest that behaves needs a few hundred). All
+ * opcodes times immediates (about 45,000, 3.3 MiB in all; a guest that behaves needs a few hundred). All
  * loads come before all stores, so operands may be the same register.
  *
  * Legacy SSE forms store the low 16 bytes of a register and leave the rest; VEX forms store 32 with the
