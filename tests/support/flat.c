@@ -116,7 +116,7 @@ uint64_t flat_get64(const struct flat *flat, uint64_t gpa)
 #define PRESENT_WRITABLE_USER 7u
 #define LARGE 0x80u
 
-static void make_tables(struct flat *flat)
+void flat_tables(struct flat *flat)
 {
     put64(flat, FLAT_TABLES, (FLAT_TABLES + 0x1000) | PRESENT_WRITABLE_USER);
     put64(flat, FLAT_TABLES + 0x1000, (FLAT_TABLES + 0x2000) | PRESENT_WRITABLE_USER);
@@ -162,7 +162,7 @@ void flat_open(struct flat *flat, const struct engine_ops *engine, unsigned vcpu
     must(engine->vm_create(&config, &flat->vm, &error), &error);
     for (unsigned i = 0; i < vcpus; i++)
         must(engine->vcpu_create(flat->vm, i, &flat->vcpu[i], &error), &error);
-    make_tables(flat);
+    flat_tables(flat);
 }
 
 void flat_close(struct flat *flat)

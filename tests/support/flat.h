@@ -39,6 +39,8 @@ void flat_close(struct flat *flat);
 /* Copies bytes to guest memory, as a device would. */
 void flat_put(struct flat *flat, uint64_t gpa, const void *bytes, size_t length);
 uint64_t flat_get64(const struct flat *flat, uint64_t gpa);
+/* Puts page tables and GDT where they were at first. */
+void flat_tables(struct flat *flat);
 /* Maps the 2 MiB of linear addresses at `linear` (below 1 GiB) to 512 pages of 4 KiB through a table at `table`, a
  * free page of RAM; flat_map then changes single ones. Without any invalidation: before the run, or by a guest that does it. */
 void flat_split(struct flat *flat, uint64_t linear, uint64_t table);
