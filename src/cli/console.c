@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -20,6 +21,7 @@
 #include "base/loop.h"
 #include "cli/terminal.h"
 
+#define LEAVE_MS 100     /* how soon a write to a stuck standard output sees that it should end */
 #define PATIENCE_MS 1000 /* how long a slow reader of a socket may hold the guest up */
 
 struct console {
@@ -34,6 +36,7 @@ struct console {
     char *path;       /* of the socket, to unlink */
     int signals;
     struct loop_source *in_source, *listen_source, *signal_source;
+    _Atomic bool leaving; /* a person asked to end: nothing is waited for any more */
     struct terminal_escape escape;
     char held[257]; /* bytes that the guest has not taken yet */
     size_t held_length;
@@ -176,6 +179,7 @@ static void on_input(void *context, uint32_t events)
         console->held_length = (size_t)n;
     }
     feed(console);
+    console->leaving = leave;
     if (leave)
         console->ops->leave(console->owner, "stopped from the keyboard");
 }
@@ -206,6 +210,7 @@ static void on_signal(void *context, uint32_t events)
         return;
     char why[64];
     snprintf(why, sizeof why, "stopped by signal %u (%s)", info.ssi_signo, strsignal((int)info.ssi_signo));
+    console->leaving = true;
     console->ops->leave(console->owner, why);
 }
 
@@ -248,7 +253,11 @@ void console_write(void *context, const void *bytes, size_t length)
         int fd = console->out;
         if (fd < 0)
             return; /* nobody reads: the bytes are lost, as on a serial line without a cable */
-        ssize_t n = write(fd, at, length);
+        struct pollfd room = {.fd = fd, .events = POLLOUT};
+        while (console->listener < 0 && poll(&room, 1, LEAVE_MS) <= 0)
+            if (console->leaving)
+                return;
+        ssize_t n = write(fd, at, length < PIPE_BUF ? length : PIPE_BUF); /* a pipe with room takes as much at once */
         if (n > 0) {
             at += n;
             length -= (size_t)n;

@@ -52,6 +52,7 @@ static void port_out(void *owner, unsigned vcpu, uint16_t port, unsigned size, u
     pthread_mutex_lock(&machine->lock);
     bus_write(machine->ports, port, size, value);
     pthread_mutex_unlock(&machine->lock);
+    console_hold(machine);
 }
 
 static int msr_read(void *owner, unsigned vcpu, uint32_t msr, uint64_t *ret_value)

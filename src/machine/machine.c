@@ -34,6 +34,7 @@ void machine_finish(struct machine *machine, enum machine_end end, int status, c
         machine->engine->kick(machine->vcpu[i].engine);
         vcpu_wake(&machine->vcpu[i]);
     }
+    console_release(machine);
     loop_stop(machine->loop);
 }
 
@@ -140,6 +141,9 @@ int machine_create(const struct machine_config *config, struct machine **ret_mac
     machine->ram.fd = -1;
     pthread_mutex_init(&machine->lock, NULL);
     pthread_mutex_init(&machine->end_lock, NULL);
+    pthread_mutex_init(&machine->console.lock, NULL);
+    pthread_cond_init(&machine->console.filled, NULL);
+    pthread_cond_init(&machine->console.drained, NULL);
     status = build(machine, error);
     if (status < 0) {
         machine_destroy(machine);
@@ -152,17 +156,18 @@ int machine_create(const struct machine_config *config, struct machine **ret_mac
 void machine_run(struct machine *machine, struct machine_result *ret_result)
 {
     struct error error;
-    for (unsigned i = 0; i < machine->config.vcpus; i++)
-        if (vcpu_start(&machine->vcpu[i], &error) < 0) {
-            machine_finish(machine, MACHINE_END_FAILED, MACHINE_END_FAILED, "%s", error.text);
-            break;
-        }
+    int failed = console_queue_start(machine, &error);
+    for (unsigned i = 0; failed == 0 && i < machine->config.vcpus; i++)
+        failed = vcpu_start(&machine->vcpu[i], &error);
+    if (failed < 0)
+        machine_finish(machine, MACHINE_END_FAILED, MACHINE_END_FAILED, "%s", error.text);
     int status = loop_run(machine->loop);
     if (status < 0)
         machine_finish(machine, MACHINE_END_FAILED, MACHINE_END_FAILED, "the event loop failed: %s", strerror(-status));
     for (unsigned i = 0; i < machine->config.vcpus; i++)
         if (machine->vcpu[i].started)
             pthread_join(machine->vcpu[i].thread, NULL);
+    console_queue_end(machine);
     *ret_result = machine->result;
 }
 
@@ -195,5 +200,8 @@ void machine_destroy(struct machine *machine)
     loop_free(machine->loop);
     pthread_mutex_destroy(&machine->lock);
     pthread_mutex_destroy(&machine->end_lock);
+    pthread_mutex_destroy(&machine->console.lock);
+    pthread_cond_destroy(&machine->console.filled);
+    pthread_cond_destroy(&machine->console.drained);
     free(machine);
 }

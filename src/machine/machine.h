@@ -42,7 +42,8 @@ struct machine_config {
     const struct engine_ops *engine;
     enum x86_cpu_model cpu_model;
     int debug_exit_port;     /* -1: none */
-    /* What the guest writes to its first serial port; on a machine thread; may be NULL. */
+    /* What the guest writes to its first serial port; on a machine thread, with no lock held, and it may block: the
+     * guest is held up when it prints much more. machine_run returns after the last call. May be NULL. */
     void (*console_write)(void *owner, const void *bytes, size_t length);
     /* The guest can take more console input; on a machine thread; may be NULL. */
     void (*console_ready)(void *owner);

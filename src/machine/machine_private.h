@@ -1,7 +1,7 @@
 /* machine_private.h - the machine's parts, for the files of this folder.
  *
  * Locks, in the order they may be taken: `lock` (the board's: around every device access and timer
- * callback), then `end_lock`. Engine calls that are allowed from any thread may be made with `lock` held. */
+ * callback), then `end_lock`, then the console's. Engine calls that are allowed from any thread may be made with `lock` held. */
 #ifndef VENEER_MACHINE_PRIVATE_H
 #define VENEER_MACHINE_PRIVATE_H
 
@@ -37,6 +37,8 @@
 
 #define BOARD_DEVICES 16u
 #define CONSOLE_LINE 256u
+#define CONSOLE_QUEUE 65536u
+#define CONSOLE_CROWDED (CONSOLE_QUEUE / 2) /* from here on a vCPU that prints waits */
 
 /* What others ask of a vCPU's thread; bits of vcpu.requests, changed with the board's lock held. */
 #define VCPU_REQUEST_INIT 0x1u
@@ -54,6 +56,17 @@ struct vcpu {
     _Atomic int wake; /* futex: 0, 1 = look again, -1 = asleep; see vcpu.c */
     _Atomic uint64_t tsc_offset; /* as last known: what the guest's TSC is ahead of the host's */
     _Atomic uint64_t halts;
+};
+
+/* What the guest printed and the console's owner has not taken yet; see console.c. */
+struct console_queue {
+    pthread_mutex_t lock; /* the innermost */
+    pthread_cond_t filled, drained;
+    uint8_t bytes[CONSOLE_QUEUE];
+    size_t first, used;
+    _Atomic bool crowded;
+    bool closing, started;
+    pthread_t thread;
 };
 
 struct machine {
@@ -79,6 +92,7 @@ struct machine {
     char line[CONSOLE_LINE];
     size_t line_used;
     char panic_text[CONSOLE_LINE];
+    struct console_queue console;
 
     pthread_mutex_t end_lock;
     struct machine_result result; /* valid once `ended` */
@@ -118,5 +132,12 @@ void machine_guest_died(struct machine *machine, enum machine_end end, const cha
 /* console.c: what the guest sent to its first serial port. */
 void console_transmit(void *owner, const uint8_t *bytes, size_t length);
 void console_room(void *owner);
+/* Starts and ends the thread that gives the owner what was printed; ending waits until it took everything. */
+int console_queue_start(struct machine *machine, struct error *error);
+void console_queue_end(struct machine *machine);
+/* Holds a vCPU up, without the board's lock, while the queue is crowded and the machine runs. */
+void console_hold(struct machine *machine);
+/* The machine has ended: nobody is held up any more. */
+void console_release(struct machine *machine);
 
 #endif

@@ -9,7 +9,8 @@
 
 #define BASE 0x100000
 
-/* A Multiboot image, flat: counts timer ticks of 10 ms and prints a letter for each; after 20 it leaves through
+/* A Multiboot image, flat: counts timer ticks of 10 ms and prints a letter for each; after 7 it waits for
+ * console input, after 20 it leaves through
  * the debug-exit port with the sum of what it kept in memory (210) and in an SSE register (20). */
 __asm__(".pushsection .rodata\n"
         ".code32\n"
@@ -40,7 +41,9 @@ __asm__(".pushsection .rodata\n"
         "cmp %ebx, ticks; je 2b\n"
         "inc %ebx; paddd %xmm1, %xmm0; add %ebx, sum\n"
         "lea 0x60(%ebx), %eax; mov $0x3f8, %dx; out %al, %dx\n"
-        "cmp $20, %ebx; jb 2b\n"
+        "cmp $7, %ebx; jne 4f\n" /* waits for a byte */
+        "5: mov $0x3fd, %dx; in %dx, %al; test $1, %al; jz 5b; mov $0x3f8, %dx; in %dx, %al\n"
+        "4: cmp $20, %ebx; jb 2b\n"
         "movd %xmm0, %eax; add sum, %eax; out %eax, $0xf4\n"
         "3: hlt; jmp 3b\n"
         "8: .word 0x107; .long idt\n"
@@ -201,6 +204,7 @@ static void check_save(void)
         CHECK_EQ(machine_load(machine, stream, &error), 0);
         CHECK_STR(error.text, "");
         stream_free(stream);
+        CHECK_EQ(machine_console_input(machine, "!", 1), 1);
         machine_run(machine, &result);
         CHECK_EQ(result.end, MACHINE_END_DEBUG_EXIT);
         CHECK_EQ(result.status, 230);
