@@ -174,6 +174,8 @@ bool eq_same(const struct eq_case *c, const struct eq_result *a, const struct eq
     const struct eq_state *s = &a->state, *t = &b->state;
     bool same_event = a->vector == b->vector && same_error(a, b, leeway->wide) && same_address(a, b, leeway->wide);
 
+    if (a->stuck && b->stuck)
+        return true; /* a loop without an end: neither has a state after it */
     return memcmp(s->gpr, t->gpr, sizeof s->gpr) == 0 && s->rip == t->rip &&
            ((s->rflags ^ t->rflags) & flags_mask(c, a, leeway->flags)) == 0 && s->fs_base == t->fs_base &&
            s->gs_base == t->gs_base && same_selectors(s, t) &&
