@@ -193,6 +193,12 @@ void ram_code_clear(struct ram *ram, uint64_t gpa)
                            __ATOMIC_SEQ_CST);
 }
 
+void ram_set_dirty_hook(struct ram *ram, void (*dirty_fetched)(void *owner), void *owner)
+{
+    ram->dirty_fetched = dirty_fetched;
+    ram->dirty_owner = owner;
+}
+
 void ram_dirty_fetch(struct ram *ram, unsigned index, uint64_t *bitmap)
 {
     const struct ram_region *region = &ram->region[index];
@@ -202,4 +208,6 @@ void ram_dirty_fetch(struct ram *ram, unsigned index, uint64_t *bitmap)
         __atomic_fetch_and(&region->flags[page], (uint8_t)~RAM_PAGE_DIRTY, __ATOMIC_SEQ_CST);
         bitmap[page / 64] |= UINT64_C(1) << (page % 64);
     }
+    if (ram->dirty_fetched)
+        ram->dirty_fetched(ram->dirty_owner);
 }

@@ -37,6 +37,8 @@ struct ram {
     uint64_t size; /* bytes in all */
     void (*code_written)(void *owner, uint64_t gpa, uint64_t length); /* see ram_set_code_hook */
     void *code_owner;
+    void (*dirty_fetched)(void *owner); /* see ram_set_dirty_hook */
+    void *dirty_owner;
 };
 
 /* Makes RAM of `size` bytes (whole pages), [0, min(size, low_limit)) and, for the rest, from high_base on.
@@ -68,6 +70,11 @@ void ram_set_code_hook(struct ram *ram, void (*code_written)(void *owner, uint64
 void ram_code_mark(struct ram *ram, uint64_t gpa);
 /* Takes the code flag back. The caller holds whatever lock orders it against ram_code_mark. */
 void ram_code_clear(struct ram *ram, uint64_t gpa);
+
+/* The hook that ram_dirty_fetch calls after it cleared flags: an engine that remembers that a page is dirty forgets it,
+ * so that every store that comes after the hook marks its page again. A store that came in between was to a page that the
+ * bitmap has: whoever copies pages reads them after the fetch. */
+void ram_set_dirty_hook(struct ram *ram, void (*dirty_fetched)(void *owner), void *owner);
 
 /* Sets bit n of the bitmap for each page n of the region whose dirty flag was set, and clears the flags.
  * bitmap: (pages + 63) / 64 words, not cleared first. */

@@ -40,6 +40,8 @@ static void port_out(void *machine, unsigned vcpu, uint16_t port, unsigned size,
     (void)vcpu, (void)size;
     flat->port = port;
     flat->port_value = value;
+    if (flat->on_port)
+        flat->on_port(flat);
 }
 
 static int msr_read(void *machine, unsigned vcpu, uint32_t msr, uint64_t *ret_value)

@@ -27,6 +27,7 @@ struct flat {
     struct engine_vcpu *vcpu[FLAT_VCPUS];
     unsigned vcpus;
     _Atomic int vector; /* what interrupt_ack gives next, once; -1: nothing */
+    void (*on_port)(struct flat *flat); /* called by a write to a port, or NULL */
     uint32_t port_value; /* the last one written to a port */
     uint16_t port;
     uint64_t mmio_gpa, mmio_value; /* the last MMIO write */

@@ -242,11 +242,37 @@ static void test_cross_modifying(struct flat *flat)
     CHECK_EQ(b.cpu.reg[X86_RBP], 200);
 }
 
+/* Stores to a page, lets the dirty flags be fetched, and stores to it again: it must be dirty again. */
+CODE(store_twice, "mov %eax, (%rdi); out %al, $0x80; mov %eax, 8(%rdi); hlt");
+
+static uint64_t dirty[1024 / 64];
+
+static void fetch_dirty(struct flat *flat)
+{
+    memset(dirty, 0, sizeof(dirty));
+    ram_dirty_fetch(&flat->ram, 0, dirty);
+}
+
+static void test_dirty(struct flat *flat)
+{
+    struct x86_cpu cpu;
+    flat->on_port = fetch_dirty;
+    flat_put(flat, CODE_AT, store_twice, (size_t)(store_twice_end - store_twice));
+    flat_state(flat, 0, CODE_AT, &cpu);
+    cpu.reg[X86_RDI] = 0x47000;
+    CHECK_EQ(flat_run(flat, 0, &cpu, &cpu), ENGINE_EXIT_HALT);
+    CHECK(dirty[0x47 / 64] >> 0x47 % 64 & 1);
+    fetch_dirty(flat);
+    CHECK(dirty[0x47 / 64] >> 0x47 % 64 & 1);
+    fetch_dirty(flat);
+    CHECK(!(dirty[0x47 / 64] >> 0x47 % 64 & 1));
+}
+
 int main(int argc, char **argv)
 {
     static void (*const test[])(struct flat *flat) = {
         test_loop, test_own_code, test_alias, test_remap, test_crossing, test_device_writes_code, test_nowhere,
-        test_kick, test_interrupt, test_lock, test_cross_modifying,
+        test_kick, test_interrupt, test_lock, test_cross_modifying, test_dirty,
     };
     for (size_t i = 0; i < sizeof(test) / sizeof(test[0]); i++) {
         struct flat flat;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/soft/vcpu.h"
+#include "isa/x86/paging.h"
 
 /* Decoded code, of all vCPUs together, and at least per vCPU. Touched as it fills. */
 #define ARENA_TOTAL ((size_t)256 << 20)
@@ -149,12 +150,23 @@ static void env_mapping_changed(void *owner, bool all, uint64_t linear)
         vcpu->vm->tier->mapping_changed(vcpu, all, linear);
 }
 
+/* except: a vCPU, or NULL. */
+static void prod(struct engine_vm *vm, const struct engine_vcpu *except)
+{
+    for (unsigned i = 0; i < vm->config.vcpus; i++)
+        if (vm->vcpu[i] && vm->vcpu[i] != except)
+            post(vm->vcpu[i], ATTENTION_EXCLUSIVE);
+}
+
 static void prod_others(void *context)
 {
     struct engine_vcpu *vcpu = context;
-    for (unsigned i = 0; i < vcpu->vm->config.vcpus; i++)
-        if (vcpu->vm->vcpu[i] && vcpu->vm->vcpu[i] != vcpu)
-            post(vcpu->vm->vcpu[i], ATTENTION_EXCLUSIVE);
+    prod(vcpu->vm, vcpu);
+}
+
+static void prod_all(void *context)
+{
+    prod(context, NULL);
 }
 
 static void env_exclusive_begin(void *owner)
@@ -199,6 +211,21 @@ static const struct x86_env_ops env_ops = {
     .tsc_moved = env_tsc_moved,
 };
 
+/* A TLB entry that allows stores stands for a page that is marked dirty: now none is. */
+static void ram_dirty_fetched(void *owner)
+{
+    struct engine_vm *vm = owner;
+    pthread_mutex_lock(&vm->outsider_lock);
+    exclusive_enter(&vm->exclusive, &vm->outsider);
+    exclusive_begin(&vm->exclusive, &vm->outsider, prod_all, vm);
+    for (unsigned i = 0; i < vm->config.vcpus; i++)
+        if (vm->vcpu[i])
+            x86_tlb_flush(&vm->vcpu[i]->core, false);
+    exclusive_end(&vm->exclusive);
+    exclusive_leave(&vm->exclusive, &vm->outsider);
+    pthread_mutex_unlock(&vm->outsider_lock);
+}
+
 /* ---- the engine's operations ---- */
 
 int soft_vm_create(const struct engine_config *config, const struct tier_ops *tier, struct engine_vm **ret_vm,
@@ -217,7 +244,10 @@ int soft_vm_create(const struct engine_config *config, const struct tier_ops *ti
         return result;
     }
     exclusive_init(&vm->exclusive);
+    pthread_mutex_init(&vm->outsider_lock, NULL);
+    exclusive_add(&vm->exclusive, &vm->outsider);
     ram_set_code_hook(config->ram, ram_code_written, vm);
+    ram_set_dirty_hook(config->ram, ram_dirty_fetched, vm);
     *ret_vm = vm;
     return 0;
 }
@@ -227,6 +257,8 @@ void soft_vm_destroy(struct engine_vm *vm)
     if (!vm)
         return;
     ram_set_code_hook(vm->config.ram, NULL, NULL);
+    ram_set_dirty_hook(vm->config.ram, NULL, NULL);
+    pthread_mutex_destroy(&vm->outsider_lock);
     exclusive_destroy(&vm->exclusive);
     code_map_close(&vm->map);
     free(vm);

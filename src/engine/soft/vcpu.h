@@ -58,6 +58,8 @@ struct engine_vm {
     const struct tier_ops *tier; /* NULL: interpret all */
     struct code_map map;
     struct exclusive exclusive;
+    struct exclusive_member outsider; /* who stops all vCPUs from outside */
+    pthread_mutex_t outsider_lock;    /* held by whoever is the outsider */
     struct engine_vcpu *vcpu[CODE_HOLDERS];
 };
 
