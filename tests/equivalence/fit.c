@@ -144,7 +144,7 @@ void eq_fit_state(struct generator *g, struct eq_case *c, const struct eq_insn *
     case ZYDIS_MNEMONIC_CALL:
     case ZYDIS_MNEMONIC_JMP:
         if (i->operand[0].type == ZYDIS_OPERAND_TYPE_REGISTER && !eq_once_in(&g->random, 8))
-            c->state.gpr[eq_gpr_of(i->operand[0].reg.value)] = EQ_CODE_A + eq_below(&g->random, 0x2000);
+            c->state.gpr[eq_gpr_of(i->operand[0].reg.value)] = eq_code_target(g, c);
         break;
     case ZYDIS_MNEMONIC_CMPXCHG:
         if (i->operand[0].type == ZYDIS_OPERAND_TYPE_REGISTER && eq_once_in(&g->random, 2))

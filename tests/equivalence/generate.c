@@ -10,7 +10,9 @@ void eq_poke(const struct eq_memory *memory, uint64_t linear, const void *bytes,
     for (unsigned i = 0; i < n; i++) {
         long offset = eq_image_offset(linear + i);
 
-        for (unsigned k = 0; offset >= 0 && k < memory->images; k++)
+        if (offset < (long)(EQ_CODE_PAGES * EQ_PAGE)) /* the INT3 field stays whole */
+            continue;
+        for (unsigned k = 0; k < memory->images; k++)
             memory->image[k][offset] = ((const uint8_t *)bytes)[i];
     }
 }
@@ -195,11 +197,13 @@ static bool is_branch(const struct eq_insn *i)
     return i->insn.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE || i->insn.mnemonic == ZYDIS_MNEMONIC_RET;
 }
 
-static uint64_t code_target(struct generator *g)
+uint64_t eq_code_target(struct generator *g, const struct eq_case *c)
 {
+    uint64_t target = EQ_CODE_A + eq_below(&g->random, 0x2000);
+
     if (eq_once_in(&g->random, 12))
-        return eq_value(&g->random);
-    return EQ_CODE_A + eq_below(&g->random, 0x2000);
+        target = eq_value(&g->random);
+    return target - c->address < c->length ? target + 16 : target;
 }
 
 static void fill_operand(struct generator *g, const struct eq_case *c, const struct eq_insn *i, uint64_t linear,
@@ -210,7 +214,7 @@ static void fill_operand(struct generator *g, const struct eq_case *c, const str
 
     eq_lanes(&g->random, bytes, n);
     if (is_branch(i) && n >= 2) {
-        uint64_t target = code_target(g);
+        uint64_t target = eq_code_target(g, c);
 
         memcpy(bytes, &target, n < 8 ? n : 8);
     } else if (n == 10) {
@@ -297,7 +301,7 @@ bool eq_wide_operand(const struct eq_insn *i)
 static void aim_branch(struct generator *g, const struct eq_case *c, struct eq_insn *i)
 {
     for (unsigned k = 0; k < 2; k++) {
-        uint64_t displacement = code_target(g) - c->address - i->insn.length;
+        uint64_t displacement = eq_code_target(g, c) - c->address - i->insn.length;
         uint64_t from = (uint64_t) - (int64_t)i->insn.length;
 
         if (!i->insn.raw.imm[k].is_relative || i->insn.raw.imm[k].size == 0)

@@ -12,7 +12,7 @@ struct eq_memory {
     unsigned images;
 };
 
-/* Writes into every image; what lies outside the windows is left out. */
+/* Writes into every image; what lies outside the data windows is left out. */
 void eq_poke(const struct eq_memory *memory, uint64_t linear, const void *bytes, unsigned n);
 
 struct generator {
@@ -38,6 +38,9 @@ bool generate_case(struct generator *g, const struct form *form, struct eq_case 
 
 /* Straight-line code of 5 to 20 instructions from the list, with forward branches and sometimes a fault. */
 bool generate_sequence(struct generator *g, const struct form_list *list, bool code32, struct eq_case *ret_case);
+
+/* A branch target: mostly in the INT3 field, never in the case's own code. */
+uint64_t eq_code_target(struct generator *g, const struct eq_case *c);
 
 /* fit.c: what an instruction needs beyond random values to get anywhere: small counts, selectors, masks
  * before its operands are aimed; then the contents of a memory operand. */

@@ -72,6 +72,7 @@ static void put_gdt(uint8_t *ram)
     put_descriptor(ram, 4, ATTR_CODE32);
     put_descriptor(ram, 5, ATTR_DATA);
     put_descriptor(ram, 6, ATTR_CODE64);
+    put64(ram, GDT + 15 * 8, UINT64_C(0x0040f50000000000)); /* the CPU number, by LSL */
     put64(ram, GDT + 8 * 8, 0x67 | (base & 0xffffff) << 16 | UINT64_C(0x8b) << 40 | (base >> 24 & 0xff) << 56);
     put64(ram, GDT + 9 * 8, base >> 32);
     put64(ram, TSS + 4, SUPERVISOR + STACK_TOP);
