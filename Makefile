@@ -10,11 +10,11 @@ all: $(BUILD)/build.ninja
 
 $(BUILD)/build.ninja:
 	@scripts/deps.sh --check build
-	meson setup $(BUILD) -Dbuildtype=release -Dprefix=$(PREFIX)
+	meson setup $(BUILD) -Dbuildtype=release -Dtests=false -Dprefix=$(PREFIX)
 
 # Installs from Debian's packages what building, the demo and the tests need (root or sudo).
 deps:
-	scripts/deps.sh build demo test
+	@scripts/deps.sh build demo test
 
 demo:
 	@scripts/deps.sh build demo

@@ -16,7 +16,7 @@ if [ -z "$(found)" ]; then
     fi
     echo "Fetching $package" >&2
     rm -f ./*.deb
-    apt-get download -qq "$package" >&2
+    apt-get download -qq -o APT::Sandbox::User=root "$package" >&2
     rm -rf root.new root
     dpkg-deb -x ./*.deb root.new
     rm -f ./*.deb
