@@ -147,8 +147,14 @@ static inline void fuzz_device(const struct fuzz_target *target, const uint8_t *
         case 2: case 3: case 4: fuzz_access(target, &input, false); break;
         case 5: case 6: case 7: case 8: case 9: fuzz_access(target, &input, true); break;
         case 10: fuzz_round_trip(target); break;
-        case 11: fuzz_damage(target, &input); break;
-        case 12: target->device->ops->reset(target->device); break;
+        case 11: /* rarely, as both end what the operations before have built up */
+            if (fuzz_take(&input, 1) % 4 == 0)
+                fuzz_damage(target, &input);
+            break;
+        case 12:
+            if (fuzz_take(&input, 1) % 8 == 0)
+                target->device->ops->reset(target->device);
+            break;
         default:
             if (target->other)
                 target->other(&input, target->context);

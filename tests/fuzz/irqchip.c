@@ -74,6 +74,21 @@ static void other(struct fuzz_input *input, void *opaque)
     }
 }
 
+/* As a running guest has them, so that an input need not find that out: the first byte asks for it. */
+static void set_up(struct irqchip *chip)
+{
+    static const uint8_t words[] = {0x11, 0x30, 0x04, 0x01, 0x00};
+    struct device *device = irqchip_device(chip);
+    for (unsigned i = 0; i < VCPUS; i++) {
+        irqchip_mmio_write(chip, i, IRQCHIP_LAPIC_BASE + 0xF0, 4, 0x1FF);
+        irqchip_mmio_write(chip, i, IRQCHIP_LAPIC_BASE + 0xD0, 4, 1u << (24 + i));
+    }
+    for (unsigned i = 0; i < sizeof words; i++) {
+        device->ops->write(device, IRQCHIP_REGION_PIC_MASTER, i > 0, 1, words[i]);
+        device->ops->write(device, IRQCHIP_REGION_PIC_SLAVE, i > 0, 1, i == 1 ? 0x38 : words[i]);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct fuzz_region regions[] = {{IRQCHIP_REGION_IOAPIC, 0x48}, {IRQCHIP_REGION_PIC_MASTER, 2},
@@ -88,7 +103,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct device *device = irqchip_device(context.chip);
     struct fuzz_target target = {.device = device, .regions = regions, .count = 4, .fake = &fake, .other = other,
                                  .context = &context};
-    fuzz_device(&target, data, size);
+    if (size && data[0] & 1)
+        set_up(context.chip);
+    fuzz_device(&target, data + (size > 0), size - (size > 0));
     for (unsigned i = 0; i < VCPUS; i++)
         take(context.chip, i);
     device->ops->destroy(device);

@@ -64,7 +64,12 @@ static void other(struct fuzz_input *input, void *opaque)
     uint64_t address = 0;
     struct bus *bus = context->mmio;
     switch (choice & 7) {
-    case 0: case 1: case 2: address = ECAM + (1 + (choice >> 3 & 1)) * 0x8000u + fuzz_take(input, 1); break;
+    case 0: case 1: address = ECAM + (1 + (choice >> 3 & 1)) * 0x8000u + fuzz_take(input, 1); break;
+    case 2: /* MSI-X: its control word, or its table and pending bits */
+        address = fuzz_take(input, 1);
+        address = address & 0x80 ? ECAM + (1 + (choice >> 3 & 1)) * 0x8000u + 0x42
+                                 : context->card[choice >> 3 & 1].function.bar[1].mapped + 4 * address;
+        break;
     case 3: address = WINDOW + fuzz_take(input, 2); break;
     case 4: address = ECAM + (fuzz_take(input, 3) & 0xFFFFF); break;
     case 5: address = fuzz_take(input, 6); break;
