@@ -7,7 +7,7 @@ _veneer() {
     fi
     case ${COMP_WORDS[1]}:$before in
     run:--kernel | run:--initrd) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
-    run:--engine) mapfile -t COMPREPLY < <(compgen -W "auto $(veneer engines 2>/dev/null | sed -n 's/^[* ] \([a-z]*\) .*/\1/p')" -- "$word") ;;
+    run:--engine) mapfile -t COMPREPLY < <(compgen -W "auto translate,check $(veneer engines 2>/dev/null | sed -n 's/^[* ] \([a-z]*\) .*/\1/p')" -- "$word") ;;
     run:--cpu) mapfile -t COMPREPLY < <(compgen -W 'default host' -- "$word") ;;
     run:--console) mapfile -t COMPREPLY < <(compgen -W 'stdio none unix: file:' -- "$word") ;;
     run:--cpus | run:--memory | run:--append | run:--debug-exit) COMPREPLY=() ;;

@@ -60,18 +60,22 @@ static int parse_memory(void *config, const char *value, struct error *error)
 
 static int parse_engine(void *config, const char *value, struct error *error)
 {
-    const struct engine_ops **engine = &((struct run_config *)config)->machine.engine;
-    *engine = NULL; /* auto */
+    struct machine_config *machine = &((struct run_config *)config)->machine;
+    const char *comma = strchr(value, ',');
+    char name[32] = "";
+    snprintf(name, sizeof name, "%.*s", comma ? (int)(comma - value) : (int)sizeof name - 1, value);
+    machine->engine = NULL; /* auto */
+    machine->check = comma != NULL;
     if (strcmp(value, "auto") == 0)
         return 0;
-    *engine = engine_find(value);
-    if (*engine)
+    machine->engine = engine_find(name);
+    if (comma && machine->engine && (strcmp(comma, ",check") != 0 || !machine->engine->can_check))
+        return error_set(error, EINVAL, "has an unknown addition; only translate,check has one");
+    if (machine->engine)
         return 0;
     char names[128] = "auto";
     for (const struct engine_ops *const *e = engine_table; *e; e++)
         snprintf(names + strlen(names), sizeof names - strlen(names), ", %s", (*e)->name);
-    if (strcmp(value, "translate") == 0)
-        return error_set(error, EINVAL, "is not in this version yet; give one of %s", names);
     return error_set(error, EINVAL, "is no engine; give one of %s", names);
 }
 
@@ -115,7 +119,9 @@ static const struct option_spec options[] = {
     {"append", "STRING", "its command line (default: console=ttyS0)", parse_append},
     {"cpus", "N", "virtual processors, 1 to 16 (default: 1)", parse_cpus},
     {"memory", "SIZE", "guest memory, such as 512M or 2G (default: 512M)", parse_memory},
-    {"engine", "NAME", "what executes the guest: auto, or one that 'veneer engines' lists (default: auto)",
+    {"engine", "NAME",
+     "what executes the guest: auto, or one that 'veneer engines' lists (default: auto)\n"
+     "translate,check compares all that translate does with the interpreter, slowly",
      parse_engine},
     {"cpu", "MODEL", "default: the same model under every engine; host: all that this host and the engine have",
      parse_cpu},

@@ -45,8 +45,10 @@ int terminal_raw(int fd, struct error *error)
     cfmakeraw(&raw);
     raw_fd = fd;
     atexit(terminal_restore);
+    /* On the alternate stack: an engine may be using the stack pointer for the guest's. */
+    struct sigaction action = {.sa_handler = on_fatal, .sa_flags = SA_ONSTACK};
     for (size_t i = 0; i < sizeof fatal / sizeof fatal[0]; i++)
-        signal(fatal[i], on_fatal);
+        sigaction(fatal[i], &action, NULL);
     if (tcsetattr(fd, TCSADRAIN, &raw) < 0) {
         int code = errno;
         raw_fd = -1;

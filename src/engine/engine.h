@@ -62,6 +62,7 @@ struct engine_config {
     unsigned vcpus;
     const struct x86_cpuid *cpuid; /* outlives the VM; vCPU's APIC ID is its index */
     uint64_t tsc_hz;
+    bool check; /* only for an engine with `can_check`: compare all it does with the interpreter */
     const struct engine_machine_ops *machine_ops;
     void *machine;
 };
@@ -72,6 +73,7 @@ struct engine_ops {
     /* The engine has local APICs, I/O APIC, 8259s and PIT of its own (in the kernel); the machine makes
      * none, interrupt lines go through irq_line and msi, and HALT exits do not occur. */
     bool irqchip;
+    bool can_check;
 
     /* 0 when the engine can run here; else a negative errno and why not. */
     int (*probe)(struct error *error);

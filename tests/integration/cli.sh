@@ -39,6 +39,8 @@ expect 2 "option '--memory': '99999999999T' is too large" run --memory 999999999
 expect 2 "option '--memory': '1K' is too little; give at least 1M" run --memory 1K
 expect 2 "option '--memory': '' is not a size" run --memory ''
 expect 2 "option '--engine': 'warp' is no engine; give one of auto" run --engine warp
+expect 2 "option '--engine': 'translate,verify' has an unknown addition; only translate,check has one" run --engine translate,verify
+expect 2 "option '--engine': 'interpret,check' has an unknown addition" run --engine interpret,check
 expect 2 "option '--cpu': 'z80' is no CPU model; give default or host" run --cpu z80
 expect 2 "option '--console': 'tty' is no console; give stdio, none, unix:PATH or file:PATH" run --console tty
 expect 2 "option '--console': 'file:' lacks the path" run --console file:

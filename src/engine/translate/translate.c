@@ -2,7 +2,6 @@
 #include <cpuid.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <stdlib.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 
@@ -64,7 +63,7 @@ static int tier_open(struct engine_vcpu *vcpu, struct error *error)
     t->jump_mask = (uint64_t)(JUMP_ENTRIES - 1) << 1;
     __asm__("stmxcsr %0" : "=m"(t->host_mxcsr));
     stubs_make(t);
-    t->check = getenv("VENEER_CHECK") != NULL;
+    t->check = vcpu->vm->config.check;
     for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++)
         t->jump_used[context] = true;
     jumps_forget(t);
@@ -135,6 +134,7 @@ const struct engine_ops engine_translate = {
     .name = "translate",
     .summary = "rewrites the guest's code for this processor; needs no hardware help",
     .irqchip = false,
+    .can_check = true,
     .probe = translate_probe,
     .vm_create = translate_vm_create,
     .vm_destroy = soft_vm_destroy,
