@@ -65,12 +65,19 @@ static void other(struct fuzz_input *input, void *opaque)
     case 7: msr(input, chip, vcpu, false); break;
     case 8: irqchip_mmio_read(chip, vcpu, page + (fuzz_take(input, 2) & 0xFFF), 1u << (choice / 16 & 3)); break;
     case 9: case 10: case 11: /* aligned registers, which are most of what there is */
-        irqchip_mmio_write(chip, vcpu, page + 16 * (fuzz_take(input, 1) & 0x3F), 4, fuzz_take(input, 4));
+        page += 16 * (fuzz_take(input, 1) & 0x3F);
+        irqchip_mmio_write(chip, vcpu, page, 4, fuzz_take(input, 4));
         break;
-    case 12: irqchip_mmio_write(chip, vcpu, page + (fuzz_take(input, 2) & 0xFFF), 8, fuzz_take(input, 8)); break;
+    case 12:
+        page += fuzz_take(input, 2) & 0xFFF;
+        irqchip_mmio_write(chip, vcpu, page, 8, fuzz_take(input, 8));
+        break;
     case 13: irq_set(&line, (int)(fuzz_take(input, 1) & 1)); break;
     case 14: line = irqchip_line(chip, 8 + choice / 16); irq_set(&line, (int)(fuzz_take(input, 1) & 1)); break;
-    default: sink.send(sink.owner, page + fuzz_take(input, 3), (uint32_t)fuzz_take(input, 3)); break;
+    default:
+        page += fuzz_take(input, 3);
+        sink.send(sink.owner, page, (uint32_t)fuzz_take(input, 3));
+        break;
     }
 }
 
