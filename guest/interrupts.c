@@ -228,7 +228,10 @@ static void check_timer(void)
     delay(5000000);
     cli();
     check_equal("masked timer", count, 0);
+}
 
+static void check_deadline(void)
+{
     if (!cpu_has(1, 2, 24)) {
         skip("TSC-deadline timer", "CPUID has none");
         return;
@@ -339,6 +342,7 @@ void kernel_main(void)
     check_nmi();
     check_bad_gate();
     check_timer();
+    check_deadline();
     check_pit();
     check_ring3();
 }
