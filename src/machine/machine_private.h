@@ -56,6 +56,7 @@ struct vcpu {
     _Atomic int wake; /* futex: 0, 1 = look again, -1 = asleep; see vcpu.c */
     _Atomic uint64_t tsc_offset; /* as last known: what the guest's TSC is ahead of the host's */
     _Atomic uint64_t halts;
+    uint64_t poll_ns;          /* how long to look for news before sleeping; own thread */
 };
 
 /* What the guest printed and the console's owner has not taken yet; see console.c. */
