@@ -279,10 +279,11 @@ static inline bool repeat_compare(struct x86_core *core, const struct x86_insn *
         if (!repeat_begin(core, insn, &repeat))                                                              \
             return;                                                                                          \
         do {                                                                                                 \
-            uint64_t from = source(core, insn, bits / 8), to = destination(core, insn, bits / 8, false);     \
+            uint64_t from = source(core, insn, bits / 8), to;                                                \
             const uint8_t *host_left, *host_right;                                                           \
             left = x86_load##bits(core, from);                                                               \
             host_left = readable(core, from);                                                                \
+            to = destination(core, insn, bits / 8, false); /* its faults come after the source's */          \
             right = x86_load##bits(core, to);                                                                \
             host_right = readable(core, to);                                                                 \
             n = smaller(in_page(core, from, bits / 8), in_page(core, to, bits / 8));                         \

@@ -48,12 +48,13 @@ static void pop_sreg(struct x86_core *core, const struct x86_insn *insn)
 /* LDS, LES, LSS, LFS, LGS: sub is the segment. */
 static void load_far_pointer(struct x86_core *core, const struct x86_insn *insn)
 {
-    uint8_t bytes[10];
-    uint64_t offset = 0;
+    uint64_t offset = 0, second = x86_effective(core, insn) + insn->opsize;
     uint16_t selector;
-    x86_load_bytes(core, x86_linear(core, insn, insn->opsize + 2u, false), bytes, insn->opsize + 2u);
-    __builtin_memcpy(&offset, bytes, insn->opsize);
-    __builtin_memcpy(&selector, bytes + insn->opsize, 2);
+    x86_load_bytes(core, x86_linear(core, insn, insn->opsize, false), &offset, insn->opsize);
+    /* The offset's faults come before the segment check of the selector. */
+    if (!(insn->flags & X86_INSN_FLAT))
+        second = x86_linear_access(core, insn->seg, second, 2, false);
+    selector = x86_load16(core, second);
     x86_segment_load(core, insn->sub, selector);
     x86_gpr_set(core, insn->reg, insn->opsize, offset);
     x86_mode_changed(core);
