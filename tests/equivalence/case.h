@@ -76,6 +76,7 @@ struct executor_ops {
     uint8_t *(*image)(struct executor *executor); /* EQ_IMAGE_SIZE bytes, live */
     void (*run)(struct executor *executor, const struct eq_case *c, struct eq_result *ret_result);
     void (*close)(struct executor *executor);
+    bool translates; /* 64-bit code only, and where it faults, flags that nothing reads may be out of date */
 };
 
 /* False where the host lacks what host_executor is made of: FSGSBASE for user code, and AVX. */

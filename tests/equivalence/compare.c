@@ -137,9 +137,13 @@ static bool same_but_sticky(const struct eq_result *a, const struct eq_result *b
 }
 
 /* An instruction that faults leaves the flags; RIP tells that it completed, and the next one faulted. */
-static uint64_t flags_mask(const struct eq_case *c, const struct eq_result *r, uint64_t undefined_flags)
+static uint64_t flags_mask(const struct eq_case *c, const struct eq_result *r, const struct eq_leeway *leeway)
 {
-    return r->state.rip != c->state.rip ? ~undefined_flags : UINT64_MAX;
+    bool fault = r->vector == 0 || (r->vector >= 11 && r->vector <= 14) || r->vector == 17 || r->vector == 19;
+
+    if (leeway->stale_flags && fault && eq_live_flags(c, r->state.rip) == 0)
+        return ~(uint64_t)X86_FLAGS_ARITH;
+    return r->state.rip != c->state.rip ? ~leeway->flags : UINT64_MAX;
 }
 
 /* The host's kernel reports a not-present kernel address as protected, so as not to show its mappings. */
@@ -177,7 +181,7 @@ bool eq_same(const struct eq_case *c, const struct eq_result *a, const struct eq
     if (a->stuck && b->stuck)
         return true; /* a loop without an end: neither has a state after it */
     return memcmp(s->gpr, t->gpr, sizeof s->gpr) == 0 && s->rip == t->rip &&
-           ((s->rflags ^ t->rflags) & flags_mask(c, a, leeway->flags)) == 0 && s->fs_base == t->fs_base &&
+           ((s->rflags ^ t->rflags) & flags_mask(c, a, leeway)) == 0 && s->fs_base == t->fs_base &&
            s->gs_base == t->gs_base && same_selectors(s, t) &&
            (same_fx(s->fx, t->fx) || same_but_sticky(a, b, leeway->dot_product)) &&
            memcmp(s->ymm, t->ymm, sizeof s->ymm) == 0 && a->stuck == b->stuck &&
@@ -350,6 +354,6 @@ void eq_print_difference(FILE *to, const struct eq_case *c, const struct eq_resu
         fprintf(to, "  %s: vector %u error %#x cr2 %#llx%s\n", name[i], result[i].vector, result[i].error_code,
                 (unsigned long long)result[i].cr2, result[i].stuck ? " STUCK" : "");
     print_vector_inputs(to, c);
-    print_states(to, c, &result[0].state, &result[1].state, flags_mask(c, &result[0], leeway->flags));
+    print_states(to, c, &result[0].state, &result[1].state, flags_mask(c, &result[0], leeway));
     print_memory(to, image);
 }

@@ -16,9 +16,13 @@ struct eq_leeway {
     bool wide;           /* an operand of many parts: which faults first is the processor's choice */
     bool vector;         /* a memory operand of 16 bytes or more */
     bool dot_product;    /* DPPS, DPPD: sticky flags after #XM */
+    bool stale_flags;    /* arithmetic flags that nothing reads may be out of date where the case faults */
     uint64_t mxcsr_mask; /* linear address of an FXSAVE image; its MXCSR_MASK is the model's. 0: none */
 };
 void eq_leeway_of(const struct eq_insn *insn, const struct eq_state *before, struct eq_leeway *ret_leeway);
+
+/* liveness.c: the arithmetic flags that the case's code may read from `rip` on, before it writes them. */
+uint64_t eq_live_flags(const struct eq_case *c, uint64_t rip);
 
 /* Makes memory agree where it may differ. */
 void eq_level(uint8_t *const image[2], const struct eq_leeway *leeway);

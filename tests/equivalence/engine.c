@@ -68,4 +68,5 @@ static int open_interpret(struct executor **ret_executor) { return open_engine(&
 static int open_translate(struct executor **ret_executor) { return open_engine(&engine_translate, ret_executor); }
 
 const struct executor_ops interpret_executor = {"interpret", open_interpret, engine_image, engine_run, engine_close};
-const struct executor_ops translate_executor = {"translate", open_translate, engine_image, engine_run, engine_close};
+const struct executor_ops translate_executor = {"translate", open_translate, engine_image, engine_run, engine_close,
+                                                 .translates = true};

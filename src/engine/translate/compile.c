@@ -11,6 +11,7 @@
  * handler sees of them. */
 #include "engine/translate/native.h"
 #include "engine/translate/vcpu.h"
+#include "isa/x86/paging.h"
 
 #define SLOW_MAX (BLOCK_INSNS * 2u)
 #define TRACE_ROOM 16384u /* bytes of code that one trace may take */
@@ -295,12 +296,25 @@ static void emit_pop_insn(struct compiler *c, const struct native *n, unsigned i
 
 /* ---- control flow ---- */
 
+/* mov dword gs:[branch], at */
+static void emit_note_branch(struct emit *e, uint32_t at)
+{
+    emit8(e, 0x65);
+    emit8(e, 0xc7);
+    emit8(e, 0x04);
+    emit8(e, 0x25);
+    emit32(e, (uint32_t)GS(branch));
+    emit32(e, at);
+}
+
 /* Goes to a constant linear address: linked later within the page, through the jump cache beyond it, where
  * the mapping may have changed meanwhile. */
 static void emit_goto(struct compiler *c, unsigned insn, uint64_t target)
 {
     struct emit *e = &c->e;
     if ((target ^ c->linear) >> 12) {
+        if (!x86_canonical(target))
+            emit_note_branch(e, UINT32_MAX);
         emit_mov_imm(e, H_R10, target);
         emit_jmp_to(e, c->t->stubs.indirect[c->context]);
         return;
@@ -322,6 +336,14 @@ static void emit_jcc_insn(struct compiler *c, const struct native *n, unsigned i
         add_slow(c, emit_jcc(e, cc), SITE_NEXT, insn)->target = target;
     }
     emit_goto(c, insn, next);
+}
+
+/* Goes to R10. Should that not be canonical, run_trace must know which instruction raises #GP. */
+static void emit_goto_r10(struct compiler *c)
+{
+    struct emit *e = &c->e;
+    emit_note_branch(e, emit_offset(e));
+    emit_jmp_to(e, c->t->stubs.indirect[c->context]);
 }
 
 static void emit_call_insn(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
@@ -349,7 +371,7 @@ static void emit_call_insn(struct compiler *c, const struct native *n, unsigned 
         emit_push(c, insn, H_R11, &next, 0);
         emit_load(e, H_R10, GS(target));
     }
-    emit_jmp_to(e, c->t->stubs.indirect[c->context]);
+    emit_goto_r10(c);
 }
 
 static void emit_ret_insn(struct compiler *c, unsigned insn)
@@ -359,7 +381,7 @@ static void emit_ret_insn(struct compiler *c, unsigned insn)
     emit_look_up(c, insn, 8, false);
     emit_through_r10(e, 0x8b, H_R10);
     emit_lea(e, H_RSP, H_RSP, EMIT_NONE, 0, 8);
-    emit_jmp_to(e, c->t->stubs.indirect[c->context]);
+    emit_goto_r10(c);
 }
 
 /* ---- a trace's entry and its exits ---- */
@@ -453,6 +475,14 @@ static bool is_branch(enum native_kind kind)
     return kind >= NATIVE_JCC && kind <= NATIVE_RET;
 }
 
+/* False for a direct branch that may raise #GP, or fall through to where there is no code. */
+static bool target_is_canonical(const struct native *n, uint64_t next)
+{
+    if (n->kind != NATIVE_JCC && n->kind != NATIVE_JMP && n->kind != NATIVE_CALL)
+        return true;
+    return x86_canonical(next) && x86_canonical(next + (uint64_t)n->operand[0].imm.value.s);
+}
+
 /* Exits, out of the way: R11 says which. Returns false when memory ran out. */
 static bool emit_slows(struct compiler *c)
 {
@@ -507,9 +537,12 @@ struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t li
     c.e = (struct emit){.start = t->code.write, .at = t->code.write + t->code.used,
                         .end = t->code.write + t->code.used + TRACE_ROOM, .full = false};
     c.trace->native = true;
+    uint64_t next = linear;
     for (unsigned i = 0; i < block->count; i++) {
+        next += block->insn[i].length;
         native_classify(&t->soft.decoder.zydis[X86_CODE64], block->insn[i].bytes, block->insn[i].length, &native[i]);
-        if (block->insn[i].exec == x86_exec_ud || block->insn[i].exec == x86_exec_gp)
+        if (block->insn[i].exec == x86_exec_ud || block->insn[i].exec == x86_exec_gp ||
+            !target_is_canonical(&native[i], next))
             native[i].kind = NATIVE_NO;
         c.trace->undefined = (c.trace->undefined & ~native[i].flags_written) | native[i].flags_undefined;
         c.trace->native &= native[i].kind != NATIVE_NO;
@@ -521,7 +554,7 @@ struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t li
     c.trace->count = block->count;
     c.trace->context = (uint8_t)c.context;
     emit_entry(&c);
-    uint64_t next = linear;
+    next = linear;
     for (unsigned i = 0; i < block->count; i++) {
         next += block->insn[i].length;
         c.start[i] = emit_offset(&c.e);

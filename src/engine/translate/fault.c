@@ -18,8 +18,8 @@ static _Thread_local struct translate_vcpu *running;
 static const int caught[] = {SIGFPE, SIGSEGV, SIGBUS};
 static struct sigaction previous[64];
 
-/* The trace whose code holds the offset, by binary search; and which of its instructions. */
-static struct trace *find_trace(const struct translate_vcpu *t, uint32_t offset, unsigned *ret_insn)
+/* By binary search. */
+struct trace *trace_at(const struct translate_vcpu *t, uint32_t offset, unsigned *ret_insn)
 {
     size_t low = 0, high = t->traces;
     while (low < high) {
@@ -47,7 +47,7 @@ static void on_fault(int number, siginfo_t *info, void *context)
     ucontext_t *uc = context;
     unsigned insn;
     uint64_t offset = t ? (uint64_t)uc->uc_mcontext.gregs[REG_RIP] - (uint64_t)(uintptr_t)t->code.exec : UINT64_MAX;
-    struct trace *trace = t && offset < t->code.used ? find_trace(t, (uint32_t)offset, &insn) : NULL;
+    struct trace *trace = t && offset < t->code.used ? trace_at(t, (uint32_t)offset, &insn) : NULL;
     if (!trace) {
         const struct sigaction *before = &previous[number];
         if (before->sa_flags & SA_SIGINFO) {

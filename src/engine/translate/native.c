@@ -218,7 +218,8 @@ static enum native_kind kind_of(struct native *n)
         break;
     }
     if (insn->mnemonic == ZYDIS_MNEMONIC_LEA)
-        return insn->address_width == 64 ? NATIVE_LEA : NATIVE_NO;
+        return insn->address_width == 64 && !(insn->operand_width == 16 && n->operand[1].mem.base == ZYDIS_REGISTER_RIP)
+                   ? NATIVE_LEA : NATIVE_NO;
     int named = by_mnemonic(insn->mnemonic);
     if (named == 0 || (named < 0 && !plain_category(insn->meta.category) && !vector_extension(insn)))
         return NATIVE_NO;

@@ -8,6 +8,7 @@
 #include "engine/translate/emit.h"
 #include "engine/translate/vcpu.h"
 #include "isa/x86/mem.h"
+#include "isa/x86/paging.h"
 
 #define HOT 3u /* offers before a block is translated */
 
@@ -175,6 +176,22 @@ static void fill_jump(struct translate_vcpu *t, struct trace *trace)
     t->jump_used[trace->context] = true;
 }
 
+/* An indirect branch led to an address that is not canonical: the branch is undone and interpreted, which raises
+ * #GP. What a CALL has stored below the stack stays. */
+static void refuse_target(struct translate_vcpu *t)
+{
+    unsigned number;
+    const struct trace *trace = trace_at(t, t->branch, &number);
+    if (!trace) /* no branch, but a block's end at the edge of the address space: fetching there raises #GP */
+        return;
+    const struct x86_insn *insn = &trace->block->insn[number];
+    if (insn->opcode == 0xc3)
+        t->soft.core.cpu.reg[X86_RSP] -= 8;
+    else if ((insn->modrm >> 3 & 7) == 2)
+        t->soft.core.cpu.reg[X86_RSP] += 8;
+    interpret(t, trace, number);
+}
+
 /* Runs the trace and what follows. True when the loop may simply look up the block at RIP. */
 static bool run_trace(struct translate_vcpu *t, struct trace *trace)
 {
@@ -187,6 +204,8 @@ static bool run_trace(struct translate_vcpu *t, struct trace *trace)
         if (!site) {
             t->stats.exit[SITE_INDIRECT]++;
             t->fill_jump = true;
+            if (!x86_canonical(core->cpu.reg[X86_RIP]))
+                refuse_target(t);
             return true;
         }
         trace = site->trace;

@@ -104,6 +104,7 @@ struct translate_vcpu {
     uint64_t scratch_index;
     uint64_t target;       /* an indirect branch's, while the return address is pushed */
     uint64_t index_mask, page_mask, one, jump_mask; /* constants for PEXT */
+    uint32_t branch;       /* where in code memory the last indirect branch is */
     uint32_t flags;        /* AH as LAHF, AL as SETO */
     uint32_t host_mxcsr;
     bool vector_resident;
@@ -174,6 +175,8 @@ void traces_flush(struct translate_vcpu *t);
  * the trace, and the interpreter raises what is due. fault_install: once a process. The others: per thread,
  * around running. */
 int fault_install(struct error *error);
+/* The trace whose code has this offset, and which of its instructions it is of; NULL when there is none. */
+struct trace *trace_at(const struct translate_vcpu *t, uint32_t offset, unsigned *ret_insn);
 void fault_thread_begin(struct translate_vcpu *t);
 void fault_thread_end(struct translate_vcpu *t);
 
