@@ -26,11 +26,13 @@ struct slow {
     bool restore_rcx;
     bool resume_next;    /* resume at the next instruction */
     bool address_r10;    /* SITE_STORED: R10 is the host address */
+    bool missed;         /* SITE_INTERPRET: for want of a TLB entry */
 };
 
 struct compiler {
     struct translate_vcpu *t;
     struct block *block;
+    const struct native *native; /* of each instruction */
     struct trace *trace;
     struct emit e;
     unsigned context;
@@ -116,7 +118,8 @@ static void emit_look_up(struct compiler *c, unsigned insn, unsigned size, bool 
         emit_and_imm(e, H_R11, (FAST_ENTRIES - 1) << FAST_SHIFT);
         emit_add_gs_index(e, H_R10, H_R11, bias);
         emit_cmp_imm(e, H_R10, 4096 - size);
-        add_slow(c, emit_jcc(e, CC_A), SITE_INTERPRET, insn)->resume_next = true;
+        struct slow *slow = add_slow(c, emit_jcc(e, CC_A), SITE_INTERPRET, insn);
+        slow->resume_next = slow->missed = true;
         emit_add_gs_index(e, H_R10, H_R11, host);
         return;
     }
@@ -129,7 +132,7 @@ static void emit_look_up(struct compiler *c, unsigned insn, unsigned size, bool 
     emit_pext(e, H_RCX, H_RCX, GS(page_mask));
     uint32_t hit = emit_jrcxz(e);
     struct slow *slow = add_slow(c, emit_jmp(e), SITE_INTERPRET, insn);
-    slow->resume_next = true;
+    slow->resume_next = slow->missed = true;
     slow->restore_rcx = true;
     emit_patch8(e, hit);
     emit_gs_index(e, true, 0x8b, H_RCX, H_R11, host);
@@ -195,6 +198,28 @@ static void emit_memory(struct compiler *c, const struct native *n, unsigned ins
     if (r10 || r11)
         emit_load(e, H_R11, GS(scratch_index));
     emit_stored(c, insn, !(r10 || r11));
+}
+
+/* FLDCW. A value that unmasks an exception is for the interpreter (x87.c). */
+static void emit_fldcw(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
+{
+    struct emit *e = &c->e;
+    if (c->flags_needed[insn]) {
+        add_slow(c, emit_jmp(e), SITE_INTERPRET, insn)->resume_next = true;
+        return;
+    }
+    static const uint8_t load[] = {0x45, 0x0f, 0xb7, 0x1a};            /* movzx r11d, word [r10] */
+    static const uint8_t test[] = {0x41, 0xf7, 0xd3,                   /* not r11d */
+                                   0x41, 0xf6, 0xc3, 0x3f};            /* test r11b, 0x3f */
+    static const uint8_t fldcw_gs[] = {0x65, 0xd9, 0x2c, 0x25};
+    emit_address(c, n, next);
+    emit_look_up(c, insn, 2, false);
+    emit_bytes(e, load, sizeof load);
+    emit_store(e, H_R11, GS(scratch)); /* read once: another processor may write to it */
+    emit_bytes(e, test, sizeof test);
+    add_slow(c, emit_jcc(e, CC_NE), SITE_INTERPRET, insn)->resume_next = true;
+    emit_bytes(e, fldcw_gs, sizeof fldcw_gs);
+    emit32(e, GS(scratch));
 }
 
 /* ---- registers only ---- */
@@ -425,6 +450,15 @@ static uint32_t emit_test_gs(struct compiler *c, size_t offset, bool byte, bool 
     return leave;
 }
 
+/* Has registers loaded unless the flag at gs:[offset] says that they are. */
+static void emit_need(struct compiler *c, size_t offset, enum site_kind kind)
+{
+    bool restore;
+    struct slow *slow = add_slow(c, emit_test_gs(c, offset, true, true, &restore), kind, 0);
+    slow->restore_rcx = restore;
+    slow->resume = emit_offset(&c->e);
+}
+
 static void emit_entry(struct compiler *c)
 {
     struct emit *e = &c->e;
@@ -440,13 +474,13 @@ static void emit_entry(struct compiler *c)
     emit_patch8(e, hit);
     emit_mov(e, H_RCX, H_R11);
     c->trace->entry = emit_offset(e);
+    if (c->trace->vector)
+        emit_need(c, GS(vector_resident), SITE_VECTOR);
+    if (c->trace->x87)
+        emit_need(c, GS(x87_resident), SITE_X87);
+    c->trace->entry_resident = emit_offset(e);
     struct slow *slow = add_slow(c, emit_test_gs(c, GS_ATTENTION, false, false, &restore), SITE_LOOK_UP, 0);
     slow->restore_rcx = restore;
-    if (!c->trace->vector)
-        return;
-    slow = add_slow(c, emit_test_gs(c, GS(vector_resident), true, true, &restore), SITE_VECTOR, 0);
-    slow->restore_rcx = restore;
-    slow->resume = emit_offset(e);
 }
 
 static void emit_insn(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
@@ -464,6 +498,7 @@ static void emit_insn(struct compiler *c, const struct native *n, unsigned insn,
     case NATIVE_CALL_INDIRECT:
     case NATIVE_JMP_INDIRECT: emit_call_insn(c, n, insn, next); break;
     case NATIVE_RET: emit_ret_insn(c, insn); break;
+    case NATIVE_FLDCW: emit_fldcw(c, n, insn, next); break;
     case NATIVE_NOP: break;
     default:
         add_slow(c, emit_jmp(e), SITE_INTERPRET, insn)->resume_next = true;
@@ -494,7 +529,8 @@ static bool emit_slows(struct compiler *c)
             return false;
         *site = (struct site){.trace = c->trace, .target = slow->target, .field = slow->field,
                               .stub = emit_offset(e), .insn = slow->insn, .kind = slow->kind,
-                              .resume = slow->resume};
+                              .resume = slow->resume, .missed = slow->missed,
+                              .mnemonic = (uint16_t)c->native[slow->insn].insn.mnemonic};
         if (slow->resume_next && slow->insn + 1u < c->block->count)
             site->resume = c->start[slow->insn + 1];
         if (!e->full)
@@ -504,7 +540,10 @@ static bool emit_slows(struct compiler *c)
         if (slow->kind == SITE_STORED && slow->address_r10)
             emit_store(e, H_R10, GS(scratch));
         emit_mov_imm(e, H_R11, (uint64_t)(uintptr_t)site);
-        emit_jmp_to(e, c->t->stubs.leave);
+        if (slow->kind == SITE_VECTOR || slow->kind == SITE_X87)
+            emit_jmp_gs(e, slow->kind == SITE_VECTOR ? GS(vector_go) : GS(x87_go));
+        else
+            emit_jmp_to(e, c->t->stubs.leave);
     }
     return true;
 }
@@ -529,6 +568,7 @@ struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t li
     c.full = false;
     c.t = t;
     c.block = block;
+    c.native = native;
     c.linear = linear;
     c.context = (unsigned)(t->soft.core.tlb_now - t->soft.core.tlb[0]) / X86_TLB_ENTRIES;
     c.trace = arena_take(t, sizeof *c.trace + (block->count + 1u) * sizeof c.trace->start[0]);
@@ -547,6 +587,7 @@ struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t li
         c.trace->undefined = (c.trace->undefined & ~native[i].flags_written) | native[i].flags_undefined;
         c.trace->native &= native[i].kind != NATIVE_NO;
         c.trace->vector |= native[i].kind != NATIVE_NO && native[i].vector;
+        c.trace->x87 |= native[i].kind != NATIVE_NO && native[i].x87;
     }
     find_liveness(&c, native);
     c.trace->block = block;
@@ -579,14 +620,35 @@ struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t li
 
 /* ---- links ---- */
 
+/* A block that lies in two pages is reached through the jump cache, which is emptied when a mapping changes:
+ * that the jump comes from its first page says nothing about the second. The way there stays for good. */
+static void link_through_cache(struct translate_vcpu *t, struct site *site)
+{
+    struct emit e = {.start = t->code.write, .at = t->code.write + t->code.used,
+                     .end = t->code.write + t->code.size, .full = false};
+    emit_mov_imm(&e, H_R10, site->target);
+    emit_jmp_to(&e, t->stubs.indirect[site->trace->context]);
+    if (e.full)
+        return;
+    emit_patch32(t->code.write, site->field, (uint32_t)t->code.used);
+    t->code.used = (emit_offset(&e) + 15) & ~(size_t)15;
+    site->linked = site->trace;
+    t->stats.links++;
+}
+
 void link_site(struct translate_vcpu *t, struct site *site, struct trace *target)
 {
-    if (site->linked || (target->block->key & BLOCK_CROSSES) || site->target != target->linear || site->trace->context != target->context)
+    if (site->linked || site->target != target->linear || site->trace->context != target->context)
         return;
+    if (target->block->key & BLOCK_CROSSES) {
+        link_through_cache(t, site);
+        return;
+    }
     site->linked = target;
     site->next_link = target->incoming;
     target->incoming = site;
-    emit_patch32(t->code.write, site->field, target->entry);
+    bool resident = site->trace->vector >= target->vector && site->trace->x87 >= target->x87;
+    emit_patch32(t->code.write, site->field, resident ? target->entry_resident : target->entry);
     t->stats.links++;
 }
 

@@ -207,5 +207,14 @@ static inline void emit_jmp_to(struct emit *e, uint32_t target)
     if (!e->full)
         emit_patch32(e->start, field, target);
 }
+/* JMP gs:[offset] */
+static inline void emit_jmp_gs(struct emit *e, size_t offset)
+{
+    emit8(e, 0x65);
+    emit8(e, 0xff);
+    emit8(e, 0x24);
+    emit8(e, 0x25);
+    emit32(e, (uint32_t)offset);
+}
 
 #endif

@@ -1,4 +1,5 @@
 #include "engine/translate/native.h"
+#include "engine/translate/x87.h"
 
 #define ARITHMETIC                                                                                           \
     ((uint32_t)(ZYDIS_CPUFLAG_CF | ZYDIS_CPUFLAG_PF | ZYDIS_CPUFLAG_AF | ZYDIS_CPUFLAG_ZF |                  \
@@ -102,13 +103,18 @@ static bool take_register(struct native *n, const ZydisDecodedOperand *operand)
         return true;
     case ZYDIS_REGCLASS_FLAGS:
         return true;
+    case ZYDIS_REGCLASS_MMX:
+    case ZYDIS_REGCLASS_X87:
+        n->x87 = true;
+        return true;
     case ZYDIS_REGCLASS_GPR8:
     case ZYDIS_REGCLASS_GPR16:
     case ZYDIS_REGCLASS_GPR32:
     case ZYDIS_REGCLASS_GPR64:
         break;
     default: /* segment, control, x87, MMX, MXCSR ... */
-        return reg == ZYDIS_REGISTER_MXCSR;
+        return reg == ZYDIS_REGISTER_MXCSR || reg == ZYDIS_REGISTER_X87CONTROL || reg == ZYDIS_REGISTER_X87STATUS ||
+               reg == ZYDIS_REGISTER_X87TAG;
     }
     unsigned number = native_register(reg);
     /* A partial write keeps the rest of the register, so it reads too; so does a conditional one. */
@@ -134,7 +140,8 @@ static bool take_memory(struct native *n, const ZydisDecodedOperand *operand)
     n->size = operand->size / 8;
     n->read = (operand->actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0;
     n->write = (operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
-    return n->size == 1 || n->size == 2 || n->size == 4 || n->size == 8 || n->size == 16 || n->size == 32;
+    return n->size == 1 || n->size == 2 || n->size == 4 || n->size == 8 || n->size == 16 || n->size == 32 ||
+           (n->size == 10 && x87_encoding(&n->insn));
 }
 
 static bool high_byte(const struct native *n)
@@ -221,10 +228,13 @@ static enum native_kind kind_of(struct native *n)
         return insn->address_width == 64 && !(insn->operand_width == 16 && n->operand[1].mem.base == ZYDIS_REGISTER_RIP)
                    ? NATIVE_LEA : NATIVE_NO;
     int named = by_mnemonic(insn->mnemonic);
-    if (named == 0 || (named < 0 && !plain_category(insn->meta.category) && !vector_extension(insn)))
+    n->x87 = x87_encoding(insn) || insn->meta.isa_ext == ZYDIS_ISA_EXT_MMX;
+    if (insn->mnemonic == ZYDIS_MNEMONIC_FLDCW)
+        return take_memory(n, &n->operand[0]) ? NATIVE_FLDCW : NATIVE_NO;
+    if (named == 0 || !x87_runs(insn) ||
+        (named < 0 && !plain_category(insn->meta.category) && !vector_extension(insn) && !n->x87))
         return NATIVE_NO;
-    if (insn->meta.isa_ext == ZYDIS_ISA_EXT_X87 || insn->meta.isa_ext == ZYDIS_ISA_EXT_MMX ||
-        (insn->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED))
+    if (insn->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED)
         return NATIVE_NO;
     for (unsigned i = 0; i < insn->operand_count; i++) {
         const ZydisDecodedOperand *operand = &n->operand[i];
@@ -233,7 +243,7 @@ static enum native_kind kind_of(struct native *n)
         if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY && !take_memory(n, operand))
             return NATIVE_NO;
     }
-    if (vector_extension(insn))
+    if (vector_extension(insn) && !x87_encoding(insn))
         n->vector = true;
     if (!n->memory)
         return NATIVE_REGISTER;
@@ -253,7 +263,7 @@ void native_classify(const ZydisDecoder *decoder, const uint8_t *bytes, unsigned
     ret_native->kind = NATIVE_NO;
     ret_native->memory = NULL;
     ret_native->size = 0;
-    ret_native->read = ret_native->write = ret_native->vector = false;
+    ret_native->read = ret_native->write = ret_native->vector = ret_native->x87 = false;
     ret_native->reads_r10 = ret_native->reads_r11 = ret_native->writes_r10 = ret_native->writes_r11 = false;
     ret_native->sets_flags = false;
     ret_native->flags_read = ARITHMETIC; /* until known better */

@@ -15,7 +15,8 @@ enum native_kind {
     NATIVE_PUSH_MEMORY,
     NATIVE_JCC, NATIVE_JMP, NATIVE_CALL,  /* direct */
     NATIVE_JMP_INDIRECT, NATIVE_CALL_INDIRECT, NATIVE_RET,
-    NATIVE_NOP
+    NATIVE_NOP,
+    NATIVE_FLDCW
 };
 
 /* What the compiler needs to know of one instruction. */
@@ -27,6 +28,7 @@ struct native {
     unsigned size;       /* of the memory access, bytes */
     bool read, write;    /* of memory */
     bool vector;         /* uses XMM or YMM registers */
+    bool x87;            /* uses x87 or MMX registers */
     bool reads_r10, reads_r11, writes_r10, writes_r11; /* as operands, not in the address */
     bool sets_flags;     /* writes some arithmetic flag */
     bool kills_flags;    /* writes all of those that are live before it is looked at (see flags_needed) */

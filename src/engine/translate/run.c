@@ -7,6 +7,7 @@
 
 #include "engine/translate/emit.h"
 #include "engine/translate/vcpu.h"
+#include "engine/translate/x87.h"
 #include "isa/x86/mem.h"
 #include "isa/x86/paging.h"
 
@@ -93,10 +94,23 @@ static void flags_from_host(struct translate_vcpu *t)
     *flags = (*flags & ~(uint64_t)X86_FLAGS_ARITH) | low | (t->flags & 1 ? X86_FLAG_OF : 0);
 }
 
-static struct site *enter(struct translate_vcpu *t, uint32_t stub, uint32_t to)
+/* The vector registers may be used: no exception is due for touching them. */
+static bool vectors_allowed(const struct x86_core *core)
+{
+    const struct x86_cpu *cpu = &core->cpu;
+    const uint64_t avx = X86_XCR0_SSE | X86_XCR0_AVX;
+    return !(cpu->cr0 & (X86_CR0_EM | X86_CR0_TS)) && (cpu->cr4 & X86_CR4_OSFXSR) && (cpu->cr4 & X86_CR4_OSXSAVE) &&
+           (cpu->cr4 & X86_CR4_OSXMMEXCPT) && (cpu->xcr0 & avx) == avx;
+}
+
+/* what: ENTER_*; the guest may use those registers. */
+static struct site *enter(struct translate_vcpu *t, unsigned what, uint32_t to)
 {
     struct site *(*call)(struct translate_vcpu *, const void *);
-    const void *code = t->code.exec + stub;
+    const void *code = t->code.exec + t->stubs.enter[what];
+    const struct stubs *stubs = &t->stubs;
+    t->vector_go = t->code.exec + (vectors_allowed(&t->soft.core) ? stubs->load_vector : stubs->leave);
+    t->x87_go = t->code.exec + (x87_allowed(&t->soft.core.cpu) ? stubs->load_x87 : stubs->leave);
     memcpy(&call, &code, sizeof call);
     flags_to_host(t);
     struct site *site = call(t, t->code.exec + to);
@@ -118,9 +132,11 @@ static uint64_t operand_address(const struct x86_core *core, const struct x86_in
     return address;
 }
 
-/* Interprets one instruction of the trace. True when the trace may go on after it. */
-static bool interpret(struct translate_vcpu *t, const struct trace *trace, unsigned number)
+/* Interprets the site's instruction. True when the trace may go on after it. */
+static bool interpret(struct translate_vcpu *t, const struct site *site)
 {
+    const struct trace *trace = site->trace;
+    unsigned number = site->insn;
     struct x86_core *core = &t->soft.core;
     struct block *block = trace->block;
     const struct x86_insn *insn = &block->insn[number];
@@ -132,21 +148,16 @@ static bool interpret(struct translate_vcpu *t, const struct trace *trace, unsig
     core->insn_end = insn + 1;
     t->soft.cache.running = block;
     t->soft.stats.interpreted++;
+    if (site->missed)
+        t->stats.missed[site->mnemonic]++;
+    else
+        t->stats.interpreted[site->mnemonic]++;
     uint64_t address = operand_address(core, insn);
     insn->exec(core, insn);
     fast_learn(t, address);
     if (!(insn->flags & X86_INSN_MEMORY) || insn->opcode == 0xff)
         fast_learn(t, core->cpu.reg[X86_RSP]);
     return core->insn_end != NULL;
-}
-
-/* The vector registers may be used: no exception is due for touching them. */
-static bool vectors_allowed(const struct x86_core *core)
-{
-    const struct x86_cpu *cpu = &core->cpu;
-    const uint64_t avx = X86_XCR0_SSE | X86_XCR0_AVX;
-    return !(cpu->cr0 & (X86_CR0_EM | X86_CR0_TS)) && (cpu->cr4 & X86_CR4_OSFXSR) && (cpu->cr4 & X86_CR4_OSXSAVE) &&
-           (cpu->cr4 & X86_CR4_OSXMMEXCPT) && (cpu->xcr0 & avx) == avx;
 }
 
 /* A store hit a page that holds code. */
@@ -196,11 +207,11 @@ static void refuse_target(struct translate_vcpu *t)
 static bool run_trace(struct translate_vcpu *t, struct trace *trace)
 {
     struct x86_core *core = &t->soft.core;
-    uint32_t stub = t->stubs.enter, to = trace->entry;
+    uint32_t to = trace->entry;
+    unsigned what = 0;
     t->checked_away = false;
     for (;;) {
-        struct site *site = enter(t, stub, to);
-        stub = t->stubs.enter;
+        struct site *site = enter(t, what, to);
         if (!site) {
             t->stats.exit[SITE_INDIRECT]++;
             t->fill_jump = true;
@@ -219,13 +230,10 @@ static bool run_trace(struct translate_vcpu *t, struct trace *trace)
             core->cpu.reg[X86_RIP] = trace->linear;
             return true;
         case SITE_VECTOR:
+        case SITE_X87:
             core->cpu.reg[X86_RIP] = trace->linear;
-            if (!vectors_allowed(core)) {
-                t->no_vectors = true;
-                return true;
-            }
-            stub = t->stubs.enter_vector;
-            break;
+            t->no_vectors = true;
+            return true;
         case SITE_STORED:
             t->checked_away = !stored(t, trace, site->insn);
             /* When its own code is gone the trace ends here, but a call, always the last, is finished first. */
@@ -236,16 +244,15 @@ static bool run_trace(struct translate_vcpu *t, struct trace *trace)
         default: {
             bool last = site->insn + 1u == trace->block->count;
             bool plain = trace->block->plain;
-            t->checked_away = !interpret(t, trace, site->insn);
+            t->checked_away = !interpret(t, site);
             if (t->checked_away || !site->resume)
                 return !last || plain;
         }
         }
-        if (trace->vector)
-            stub = t->stubs.enter_vector;
-        if (trace->vector && !vectors_allowed(core)) { /* cannot be: what changes that ends a block */
+        what = (trace->vector ? ENTER_VECTOR : 0) | (trace->x87 ? ENTER_X87 : 0);
+        /* An instruction like FLDCW may have changed that; RIP is at the next. */
+        if ((trace->vector && !vectors_allowed(core)) || (trace->x87 && !x87_allowed(&core->cpu)))
             return true;
-        }
         to = site->resume;
     }
 }

@@ -1,6 +1,7 @@
 /* stubs.c - the fixed code around traces: in, out, and indirect jumps. */
 #include "engine/translate/emit.h"
 #include "engine/translate/vcpu.h"
+#include "engine/translate/x87.h"
 
 /* Guest registers kept in host registers; RSP last in, first out, since it ends the host's stack. */
 static const uint8_t resident[] = {H_RCX, H_RDX, H_RBX, H_RBP, H_RSI, H_RDI, H_R8,
@@ -68,14 +69,16 @@ static void save_vectors(struct emit *e)
 }
 
 /* RDI = struct translate_vcpu (GS points there already), RSI = where to go. */
-static void make_enter(struct emit *e, bool vector)
+static void make_enter(struct emit *e, const struct translate_vcpu *t, unsigned what)
 {
     for (unsigned i = 0; i < sizeof callee_saved; i++)
         push_pop(e, 0x50, callee_saved[i]);
     emit_store(e, H_RSP, GS(host_rsp));
     emit_mov(e, H_R11, H_RSI);
-    if (vector)
+    if (what & ENTER_VECTOR)
         load_vectors(e);
+    if (what & ENTER_X87)
+        x87_emit_load(e, t);
     emit_gs(e, false, 0x8b, H_RAX, GS(flags));
     emit8(e, 0x04); /* add al, 0x7f: OF as SETO saw it */
     emit8(e, 0x7f);
@@ -89,8 +92,35 @@ static void make_enter(struct emit *e, bool vector)
     emit8(e, 0xe3);
 }
 
+/* R11 = struct site: goes on at its `resume`. */
+static void emit_resume(struct emit *e)
+{
+    _Static_assert(offsetof(struct site, resume) < 128, "an 8-bit displacement");
+    emit8(e, 0x45); /* mov r11d, [r11 + resume] */
+    emit8(e, 0x8b);
+    emit8(e, 0x5b);
+    emit8(e, offsetof(struct site, resume));
+    emit_load(e, H_R10, GS(code_base));
+    emit_lea(e, H_R10, H_R10, H_R11, 0, 0);
+    emit8(e, 0x41); /* jmp r10 */
+    emit8(e, 0xff);
+    emit8(e, 0xe2);
+}
+
+/* Jumps away when the flag at gs:[offset] is clear. */
+static uint32_t unless_resident(struct emit *e, size_t offset)
+{
+    emit8(e, 0x65); /* cmp byte gs:[offset], 0 */
+    emit8(e, 0x80);
+    emit8(e, 0x3c);
+    emit8(e, 0x25);
+    emit32(e, (uint32_t)offset);
+    emit8(e, 0);
+    return emit_jcc(e, CC_E);
+}
+
 /* R11 = struct site: becomes the result of the C call of `enter`. */
-static void make_leave(struct emit *e)
+static void make_leave(struct emit *e, const struct translate_vcpu *t)
 {
     emit_store(e, H_RAX, GS_REG(X86_RAX));
     emit8(e, 0x9f); /* lahf */
@@ -102,14 +132,11 @@ static void make_leave(struct emit *e)
         emit_store(e, resident[i], GS_REG(resident[i]));
     emit_store(e, H_RSP, GS_REG(X86_RSP));
     emit_load(e, H_RSP, GS(host_rsp));
-    emit8(e, 0x65); /* cmp byte gs:[vector_resident], 0 */
-    emit8(e, 0x80);
-    emit8(e, 0x3c);
-    emit8(e, 0x25);
-    emit32(e, (uint32_t)GS(vector_resident));
-    emit8(e, 0);
-    uint32_t skip = emit_jcc(e, CC_E);
+    uint32_t skip = unless_resident(e, GS(vector_resident));
     save_vectors(e);
+    emit_patch32(e->start, skip, emit_offset(e));
+    skip = unless_resident(e, GS(x87_resident));
+    x87_emit_save(e, t);
     emit_patch32(e->start, skip, emit_offset(e));
     emit_mov(e, H_RAX, H_R11);
     for (unsigned i = sizeof callee_saved; i-- > 0;)
@@ -134,12 +161,19 @@ void stubs_make(struct translate_vcpu *t)
     struct emit emit = {.start = t->code.write, .at = t->code.write + t->code.used,
                         .end = t->code.write + t->code.size, .full = false};
     struct emit *e = &emit;
-    t->stubs.enter = emit_offset(e);
-    make_enter(e, false);
-    t->stubs.enter_vector = emit_offset(e);
-    make_enter(e, true);
+    t->code_base = t->code.exec;
+    for (unsigned what = 0; what < 4; what++) {
+        t->stubs.enter[what] = emit_offset(e);
+        make_enter(e, t, what);
+    }
+    t->stubs.load_vector = emit_offset(e);
+    load_vectors(e);
+    emit_resume(e);
+    t->stubs.load_x87 = emit_offset(e);
+    x87_emit_load(e, t);
+    emit_resume(e);
     t->stubs.leave = emit_offset(e);
-    make_leave(e);
+    make_leave(e, t);
     t->stubs.indirect_miss = emit_offset(e);
     emit_store(e, H_R10, GS_REG(X86_RIP));
     emit_mov_imm(e, H_R11, 0);

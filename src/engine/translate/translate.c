@@ -10,6 +10,7 @@
 
 #define CODE_SIZE ((size_t)64 << 20)  /* of all vCPUs together */
 #define ARENA_SIZE ((size_t)64 << 20) /* for traces and sites; touched as it fills */
+#define TOP 12u /* mnemonics in the statistics */
 #define HWCAP2_FSGSBASE 2u
 
 static int translate_probe(struct error *error)
@@ -87,6 +88,27 @@ static void tier_mapping_changed(struct engine_vcpu *vcpu, bool all, uint64_t li
     jumps_forget(t);
 }
 
+/* The mnemonics with the highest counts, highest first. */
+static void top_mnemonics(const struct engine_vcpu *vcpu, const char *what, const uint32_t *count, FILE *out)
+{
+    uint32_t below = UINT32_MAX;
+    unsigned after = 0;
+    for (unsigned shown = 0; shown < TOP; shown++) {
+        unsigned best = UINT32_MAX;
+        for (unsigned m = 0; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++) {
+            bool later = count[m] < below || (count[m] == below && m > after);
+            if (count[m] && later && (best == UINT32_MAX || count[m] > count[best]))
+                best = m;
+        }
+        if (best == UINT32_MAX)
+            return;
+        const char *name = best ? ZydisMnemonicGetString((ZydisMnemonic)best) : "host_fault";
+        fprintf(out, "vcpu%u.%s.%s %" PRIu32 "\n", vcpu->index, what, name, count[best]);
+        below = count[best];
+        after = best;
+    }
+}
+
 static void tier_stats(const struct engine_vcpu *vcpu, FILE *out)
 {
     const struct translate_vcpu *t = (const struct translate_vcpu *)vcpu;
@@ -108,9 +130,12 @@ static void tier_stats(const struct engine_vcpu *vcpu, FILE *out)
         {"exits_look_up", s->exit[SITE_LOOK_UP]},
         {"exits_vector", s->exit[SITE_VECTOR]},
         {"exits_stored", s->exit[SITE_STORED]},
+        {"exits_x87", s->exit[SITE_X87]},
     };
     for (size_t n = 0; n < sizeof row / sizeof row[0]; n++)
         fprintf(out, "vcpu%u.%s %" PRIu64 "\n", vcpu->index, row[n].name, row[n].value);
+    top_mnemonics(vcpu, "interpreted", s->interpreted, out);
+    top_mnemonics(vcpu, "tlb_missed_by", s->missed, out);
 }
 
 static const struct tier_ops tier = {

@@ -3,7 +3,8 @@
  * While translated code runs, guest RAX..R15 are in the host registers of the same name, but for R10 and
  * R11, which stay in memory and leave their host registers as scratch; the guest's arithmetic flags are the
  * host's. RSP holds the guest's RSP, so the thread has an alternate signal stack. The vector registers
- * hold the guest's only while `vector_resident` is set.
+ * hold the guest's only while `vector_resident` is set, and the x87 unit only while `x87_resident` is: a trace
+ * that uses them sees to it at its start, and leaving to C ends it.
  *
  * Guest memory is reached through `tlb`, a second software TLB in the form that generated code tests
  * fastest. It holds copies of what core.tlb proved, and never more. */
@@ -35,8 +36,10 @@ enum site_kind {
     SITE_INDIRECT,  /* go on at RIP, which the stub stored */
     SITE_INTERPRET, /* interpret instruction `insn`, then go on at `resume` (0: at RIP) */
     SITE_LOOK_UP,   /* attention, before the trace's first instruction */
-    SITE_VECTOR,    /* the trace needs the vector registers; `resume` goes on with them loaded */
-    SITE_STORED     /* instruction `insn` stored to a page with code, at host address `scratch` */
+    SITE_VECTOR,    /* the trace needs the vector registers, which the guest may not use now */
+    SITE_STORED,    /* instruction `insn` stored to a page with code, at host address `scratch` */
+    SITE_X87,       /* as SITE_VECTOR, for the x87 registers */
+    SITE_KINDS
 };
 
 struct trace;
@@ -51,7 +54,9 @@ struct site {
     uint32_t field;         /* SITE_NEXT: the displacement to patch */
     uint32_t stub;          /* SITE_NEXT: where the displacement goes when not linked */
     uint16_t insn;
+    uint16_t mnemonic;      /* SITE_INTERPRET: of insn, for statistics; 0: the host faulted */
     uint8_t kind;
+    bool missed;            /* SITE_INTERPRET: only because the TLB did not have its operand */
 };
 
 /* One translation of a block: for a linear address and a TLB context (which implies the privilege level). */
@@ -60,11 +65,13 @@ struct trace {
     struct trace *next;      /* of the same block */
     uint64_t linear;
     uint32_t entry;          /* for direct jumps */
+    uint32_t entry_resident; /* the same, for jumps from traces with the registers resident that this one uses */
     uint32_t indirect_entry; /* for indirect ones: checks R10 against `linear` */
     uint32_t end;
     uint8_t context;
     bool native;             /* all of its instructions run as host code */
     bool vector;             /* uses the vector registers */
+    bool x87;                /* uses the x87 or MMX registers */
     uint16_t count;          /* of instructions */
     uint32_t undefined;      /* arithmetic flags that are undefined at its end */
     struct site *incoming;   /* jumps that lead to `entry` */
@@ -79,10 +86,15 @@ struct jump_entry {
     const void *code;
 };
 
+/* Which registers `enter` loads besides the general ones. */
+#define ENTER_VECTOR 1u
+#define ENTER_X87 2u
+
 /* Fixed pieces of code at the start of code memory, made by stubs_make. Offsets. */
 struct stubs {
-    uint32_t enter;        /* as C: site (*)(translate_vcpu *, const void *code) */
-    uint32_t enter_vector; /* the same, with the vector registers loaded */
+    uint32_t enter[4];     /* as C: site (*)(translate_vcpu *, const void *code); by ENTER_* */
+    uint32_t load_vector;  /* R11 = struct site *: goes on at its `resume` with them loaded */
+    uint32_t load_x87;
     uint32_t leave;        /* R11 = struct site * */
     uint32_t indirect[X86_TLB_CONTEXTS];      /* R10 = target */
     uint32_t indirect_miss;
@@ -92,7 +104,9 @@ struct stubs {
 struct translate_stats {
     uint64_t traces, code_bytes, flushes, links, unlinks, dropped;
     uint64_t checked;
-    uint64_t exit[6]; /* by enum site_kind */
+    uint64_t exit[SITE_KINDS];
+    /* Single instructions that traces had interpreted, by mnemonic: always, and for want of a TLB entry. */
+    uint32_t interpreted[ZYDIS_MNEMONIC_MAX_VALUE + 1], missed[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 };
 
 struct translate_vcpu {
@@ -107,7 +121,10 @@ struct translate_vcpu {
     uint32_t branch;       /* where in code memory the last indirect branch is */
     uint32_t flags;        /* AH as LAHF, AL as SETO */
     uint32_t host_mxcsr;
-    bool vector_resident;
+    bool vector_resident, x87_resident;
+    const void *vector_go, *x87_go; /* where a trace that needs them goes: the load_ stub, or leave */
+    const uint8_t *code_base;
+    uint8_t x87_area[640];
 
     struct jump_entry jump[X86_TLB_CONTEXTS][JUMP_ENTRIES];
     struct fast_entry tlb[X86_TLB_CONTEXTS][FAST_ENTRIES];
