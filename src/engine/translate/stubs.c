@@ -147,7 +147,9 @@ static void make_leave(struct emit *e, const struct translate_vcpu *t)
 /* R10 = target: jumps to what the jump cache has for it, which checks that it is for that target. */
 static void make_indirect(struct emit *e, unsigned context)
 {
-    emit_pext(e, H_R11, H_R10, GS(jump_mask));
+    emit_rorx(e, H_R11, H_R10, JUMP_FOLD);
+    emit_lea(e, H_R11, H_R11, H_R10, 0, 0);
+    emit_pext(e, H_R11, H_R11, GS(jump_mask));
     emit_rorx(e, H_R11, H_R11, 60); /* times 16 */
     emit8(e, 0x65);                 /* jmp gs:[r11 + jump + 8] */
     emit8(e, 0x41);

@@ -80,7 +80,8 @@ struct trace {
 
 #define TRACES_MAX 262144u
 
-#define JUMP_ENTRIES 2048u /* a power of two */
+#define JUMP_ENTRIES 8192u /* a power of two */
+#define JUMP_FOLD 13       /* the page number comes in: functions start at few offsets of a page */
 struct jump_entry {
     uint64_t linear; /* of `code`'s trace; for removal only: the trace checks for itself */
     const void *code;
@@ -177,7 +178,10 @@ bool check_trace(struct translate_vcpu *t, struct trace *trace, bool (*run)(stru
 /* compile.c: translates the block for RIP = linear at the current context. NULL when there is no room. */
 struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t linear);
 
-static inline unsigned jump_slot(uint64_t linear) { return (unsigned)(linear >> 1) % JUMP_ENTRIES; }
+static inline unsigned jump_slot(uint64_t linear)
+{
+    return (unsigned)((linear + (linear >> JUMP_FOLD)) >> 1) % JUMP_ENTRIES;
+}
 /* Empties the jump cache: linear addresses may lead elsewhere now. */
 void jumps_forget(struct translate_vcpu *t);
 
