@@ -108,7 +108,7 @@ static void env_tpr_write(void *owner, uint8_t cr8) { (void)owner, (void)cr8; }
 
 static void env_code_written(void *owner, uint64_t gpa, unsigned length) { (void)owner, (void)gpa, (void)length; }
 
-static void env_mapping_changed(void *owner, bool all, uint64_t linear) { (void)owner, (void)all, (void)linear; }
+static void env_mapping_changed(void *owner, enum x86_flush scope, uint64_t linear) { (void)owner, (void)scope, (void)linear; }
 
 static void env_exclusive(void *owner) { (void)owner; }
 

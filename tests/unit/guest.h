@@ -59,9 +59,9 @@ static void guest_code_written(void *owner, uint64_t gpa, unsigned length)
     guest->code_length = length;
 }
 
-static void guest_mapping_changed(void *owner, bool all, uint64_t linear)
+static void guest_mapping_changed(void *owner, enum x86_flush scope, uint64_t linear)
 {
-    (void)owner, (void)all, (void)linear;
+    (void)owner, (void)scope, (void)linear;
 }
 
 static void guest_nothing(void *owner) { (void)owner; }

@@ -108,9 +108,9 @@ static void env_code_written(void *owner, uint64_t gpa, unsigned length)
     (void)owner, (void)gpa, (void)length; /* nothing decoded is kept */
 }
 
-static void env_mapping_changed(void *owner, bool all, uint64_t linear)
+static void env_mapping_changed(void *owner, enum x86_flush scope, uint64_t linear)
 {
-    (void)owner, (void)all, (void)linear; /* the core lives for one instruction */
+    (void)owner, (void)scope, (void)linear; /* the core lives for one instruction */
 }
 
 static void env_exclusive_begin(void *owner)

@@ -143,11 +143,11 @@ static void env_code_written(void *owner, uint64_t gpa, unsigned length)
 }
 
 /* Blocks are proven against the TLB each time they are entered, so the loop has nothing to forget. */
-static void env_mapping_changed(void *owner, bool all, uint64_t linear)
+static void env_mapping_changed(void *owner, enum x86_flush scope, uint64_t linear)
 {
     struct engine_vcpu *vcpu = owner;
     if (vcpu->vm->tier)
-        vcpu->vm->tier->mapping_changed(vcpu, all, linear);
+        vcpu->vm->tier->mapping_changed(vcpu, scope, linear);
 }
 
 /* except: a vCPU, or NULL. */
@@ -362,6 +362,7 @@ int soft_set_state(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, struct e
     vcpu->core.cpu = *cpu;
     vcpu->core.cpu.reg[X86_ZERO] = 0;
     x86_core_attach(&vcpu->core);
+    env_mapping_changed(vcpu, X86_FLUSH_ALL, 0);
     post(vcpu, ATTENTION_INTERRUPT);
     return 0;
 }

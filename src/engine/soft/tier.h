@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "base/error.h"
+#include "isa/x86/core.h"
 
 struct block;
 struct engine_vcpu;
@@ -30,7 +31,7 @@ struct tier_ops {
     void (*dropped)(struct engine_vcpu *vcpu, struct block *block);
     void (*flushed)(struct engine_vcpu *vcpu);
     /* As in struct x86_env_ops. */
-    void (*mapping_changed)(struct engine_vcpu *vcpu, bool all, uint64_t linear);
+    void (*mapping_changed)(struct engine_vcpu *vcpu, enum x86_flush scope, uint64_t linear);
     void (*stats)(const struct engine_vcpu *vcpu, FILE *out);
 };
 

@@ -15,6 +15,7 @@ static void clear(struct translate_vcpu *t, unsigned context, unsigned slot)
 {
     struct fast_entry *entry = &t->tlb[context][slot];
     entry->read_bias = entry->write_bias = never(slot);
+    t->tlb_used[context][slot / 64] &= ~(UINT64_C(1) << (slot % 64));
 }
 
 void fast_init(struct translate_vcpu *t)
@@ -43,19 +44,23 @@ void fast_learn(struct translate_vcpu *t, uint64_t linear)
     entry->host = (uint8_t *)(uintptr_t)(page + from->addend);
     entry->flags = from->flags;
     t->tlb_used[context][slot / 64] |= UINT64_C(1) << (slot % 64);
+    t->tlb_global[context][slot / 64] &= ~(UINT64_C(1) << (slot % 64));
+    t->tlb_global[context][slot / 64] |= (uint64_t)from->global << (slot % 64);
 }
 
-void fast_forget(struct translate_vcpu *t, bool all, uint64_t linear)
+void fast_forget(struct translate_vcpu *t, bool keep_global)
 {
     for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++) {
-        if (!all) {
-            clear(t, context, (unsigned)(linear >> 12) % FAST_ENTRIES);
-            continue;
-        }
         for (unsigned word = 0; word < FAST_ENTRIES / 64; word++) {
-            for (uint64_t bits = t->tlb_used[context][word]; bits; bits &= bits - 1)
+            uint64_t kept = keep_global ? t->tlb_global[context][word] : 0;
+            for (uint64_t bits = t->tlb_used[context][word] & ~kept; bits; bits &= bits - 1)
                 clear(t, context, word * 64 + (unsigned)__builtin_ctzll(bits));
-            t->tlb_used[context][word] = 0;
         }
     }
+}
+
+void fast_forget_page(struct translate_vcpu *t, uint64_t linear)
+{
+    for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++)
+        clear(t, context, (unsigned)(linear >> 12) % FAST_ENTRIES);
 }

@@ -48,19 +48,8 @@ void traces_flush(struct translate_vcpu *t)
     t->code.used = t->stubs.end;
     t->link_from = NULL;
     t->stats.flushes++;
-    memset(t->jump_used, 1, sizeof t->jump_used);
-    jumps_forget(t);
-}
-
-void jumps_forget(struct translate_vcpu *t)
-{
-    for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++) {
-        if (!t->jump_used[context])
-            continue;
-        for (unsigned i = 0; i < JUMP_ENTRIES; i++)
-            t->jump[context][i] = (struct jump_entry){0, t->code.exec + t->stubs.indirect_miss};
-        t->jump_used[context] = false;
-    }
+    jumps_forget(t, false);
+    spaces_forget(t);
 }
 
 /* The block is being dropped: nothing may lead to its traces any more. */
@@ -69,9 +58,8 @@ void tier_dropped(struct engine_vcpu *vcpu, struct block *block)
     struct translate_vcpu *t = translate_of(vcpu);
     for (struct trace *trace = block->trace; trace; trace = trace->next) {
         unlink_incoming(t, trace);
-        struct jump_entry *slot = &t->jump[trace->context][jump_slot(trace->linear)];
-        if (slot->linear == trace->linear)
-            *slot = (struct jump_entry){0, t->code.exec + t->stubs.indirect_miss};
+        trace->dropped = true;
+        jumps_drop(t, trace);
         if (t->link_from && t->link_from->trace == trace)
             t->link_from = NULL;
         t->stats.dropped++;
@@ -180,11 +168,11 @@ static bool stored(struct translate_vcpu *t, const struct trace *trace, unsigned
     return core->insn_end != NULL;
 }
 
-static void fill_jump(struct translate_vcpu *t, struct trace *trace)
+/* The trace was just found, so the TLB has its page. */
+static bool is_global(struct x86_core *core, uint64_t linear)
 {
-    t->jump[trace->context][jump_slot(trace->linear)] =
-        (struct jump_entry){trace->linear, t->code.exec + trace->indirect_entry};
-    t->jump_used[trace->context] = true;
+    const struct x86_tlb_entry *entry = x86_tlb_slot(core, linear);
+    return entry->exec_tag == (linear & ~UINT64_C(4095)) && entry->global;
 }
 
 /* An indirect branch led to an address that is not canonical: the branch is undone and interpreted, which raises
@@ -280,7 +268,7 @@ bool tier_run(struct engine_vcpu *vcpu, struct block *block, uint64_t linear, bo
     if (t->link_from)
         link_site(t, t->link_from, trace);
     if (t->fill_jump)
-        fill_jump(t, trace);
+        jumps_enter(t, trace, is_global(&vcpu->core, linear));
     t->link_from = NULL;
     t->fill_jump = false;
     *ret_plain = run_trace(t, trace);

@@ -37,6 +37,7 @@ static void tier_close(struct engine_vcpu *vcpu)
 {
     struct translate_vcpu *t = translate_of(vcpu);
     fault_thread_end(t);
+    spaces_close(t);
     codemem_close(&t->code);
     if (t->arena)
         munmap(t->arena, t->arena_size);
@@ -56,18 +57,15 @@ static int tier_open(struct engine_vcpu *vcpu, struct error *error)
     t->arena_size = ARENA_SIZE / vcpus;
     t->arena = reserve(t->arena_size);
     t->by_address = reserve(TRACES_MAX * sizeof t->by_address[0]);
-    if (!t->arena || !t->by_address) {
+    if (!t->arena || !t->by_address || spaces_open(t) < 0) {
         tier_close(vcpu);
         return error_set(error, ENOMEM, "no memory for translated code");
     }
     fast_init(t);
-    t->jump_mask = (uint64_t)(JUMP_ENTRIES - 1) << 1;
     __asm__("stmxcsr %0" : "=m"(t->host_mxcsr));
     stubs_make(t);
     t->check = vcpu->vm->config.check;
-    for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++)
-        t->jump_used[context] = true;
-    jumps_forget(t);
+    jumps_init(t);
     return 0;
 }
 
@@ -81,11 +79,25 @@ static void tier_flushed(struct engine_vcpu *vcpu)
     traces_flush(translate_of(vcpu));
 }
 
-static void tier_mapping_changed(struct engine_vcpu *vcpu, bool all, uint64_t linear)
+static void tier_mapping_changed(struct engine_vcpu *vcpu, enum x86_flush scope, uint64_t linear)
 {
     struct translate_vcpu *t = translate_of(vcpu);
-    fast_forget(t, all, linear);
-    jumps_forget(t);
+    switch (scope) {
+    case X86_FLUSH_PAGE:
+        fast_forget_page(t, linear);
+        jumps_forget_page(t, linear);
+        break;
+    case X86_FLUSH_SWITCH:
+    case X86_FLUSH_RETURN:
+        spaces_switch(t, scope == X86_FLUSH_RETURN);
+        break;
+    case X86_FLUSH_LOCAL:
+    case X86_FLUSH_ALL:
+    default:
+        fast_forget(t, scope == X86_FLUSH_LOCAL);
+        jumps_forget(t, scope == X86_FLUSH_LOCAL);
+        spaces_forget(t);
+    }
 }
 
 /* The mnemonics with the highest counts, highest first. */

@@ -69,6 +69,7 @@ struct trace {
     uint32_t indirect_entry; /* for indirect ones: checks R10 against `linear` */
     uint32_t end;
     uint8_t context;
+    bool dropped;            /* its block is gone */
     bool native;             /* all of its instructions run as host code */
     bool vector;             /* uses the vector registers */
     bool x87;                /* uses the x87 or MMX registers */
@@ -82,8 +83,9 @@ struct trace {
 
 #define JUMP_ENTRIES 8192u /* a power of two */
 #define JUMP_FOLD 13       /* the page number comes in: functions start at few offsets of a page */
+#define JUMP_PAGES 4096u /* of the filter for jumps_forget_page, a power of two */
 struct jump_entry {
-    uint64_t linear; /* of `code`'s trace; for removal only: the trace checks for itself */
+    struct trace *trace; /* of `code`, or NULL; C only: the trace checks its linear address itself */
     const void *code;
 };
 
@@ -132,7 +134,11 @@ struct translate_vcpu {
 
     /* Below: C only. */
     uint64_t tlb_used[X86_TLB_CONTEXTS][FAST_ENTRIES / 64];
-    bool jump_used[X86_TLB_CONTEXTS];
+    uint64_t tlb_global[X86_TLB_CONTEXTS][FAST_ENTRIES / 64];
+    uint64_t jump_used[X86_TLB_CONTEXTS][JUMP_ENTRIES / 64];
+    uint64_t jump_global[X86_TLB_CONTEXTS][JUMP_ENTRIES / 64];
+    uint64_t jump_pages[JUMP_PAGES / 64]; /* linear page numbers that may have entries in `jump` */
+    struct spaces *spaces;
     struct codemem code;
     struct stubs stubs;
     uint8_t *arena; /* traces and sites */
@@ -166,7 +172,8 @@ static inline struct translate_vcpu *translate_of(struct engine_vcpu *vcpu)
 void fast_init(struct translate_vcpu *t);
 /* After instruction `insn` was interpreted: copies what core.tlb knows of its operand's page. */
 void fast_learn(struct translate_vcpu *t, uint64_t linear);
-void fast_forget(struct translate_vcpu *t, bool all, uint64_t linear);
+void fast_forget(struct translate_vcpu *t, bool keep_global);
+void fast_forget_page(struct translate_vcpu *t, uint64_t linear);
 
 /* stubs.c: makes the stubs at the start of code memory. */
 void stubs_make(struct translate_vcpu *t);
@@ -182,8 +189,20 @@ static inline unsigned jump_slot(uint64_t linear)
 {
     return (unsigned)((linear + (linear >> JUMP_FOLD)) >> 1) % JUMP_ENTRIES;
 }
-/* Empties the jump cache: linear addresses may lead elsewhere now. */
-void jumps_forget(struct translate_vcpu *t);
+/* jumps.c. jumps_enter: `global`: the trace's page is a global one. jumps_forget: linear addresses may lead
+ * elsewhere now. */
+void jumps_init(struct translate_vcpu *t);
+void jumps_enter(struct translate_vcpu *t, struct trace *trace, bool global);
+void jumps_drop(struct translate_vcpu *t, const struct trace *trace);
+void jumps_forget(struct translate_vcpu *t, bool keep_global);
+void jumps_forget_page(struct translate_vcpu *t, uint64_t linear);
+
+/* spaces.c: what is known of address spaces that are not current. spaces_switch: CR3 was loaded; keep: what is
+ * known of the new PCID still holds. spaces_open returns 0, or -1 without memory. */
+int spaces_open(struct translate_vcpu *t);
+void spaces_close(struct translate_vcpu *t);
+void spaces_switch(struct translate_vcpu *t, bool keep);
+void spaces_forget(struct translate_vcpu *t);
 
 /* The tier's operations for engine/soft (run.c). */
 bool tier_run(struct engine_vcpu *vcpu, struct block *block, uint64_t linear, bool *ret_plain);

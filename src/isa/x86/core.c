@@ -48,8 +48,10 @@ void x86_core_attach(struct x86_core *core)
         for (unsigned i = 0; i < X86_TLB_ENTRIES / 64; i++)
             core->tlb_used[context][i] = 0;
     }
-    core->large_low = UINT64_MAX;
-    core->large_high = 0;
+    for (unsigned half = 0; half < 2; half++) {
+        core->large[half].low = UINT64_MAX;
+        core->large[half].high = 0;
+    }
     core->phys_bits = physical_bits(core->cpuid);
     core->pending_dr6 = 0;
     x86_mode_changed(core);

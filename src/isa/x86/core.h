@@ -40,6 +40,16 @@ struct x86_page {
 #define X86_PAGE_CODE 0x01u  /* code derived from this page is cached: call code_written after a store */
 #define X86_PAGE_DIRTY 0x02u /* set it on a store */
 
+/* How far a change of linear-to-physical mappings reaches. */
+enum x86_flush {
+    X86_FLUSH_ALL,    /* everything */
+    X86_FLUSH_LOCAL,  /* what is not global, of every address space */
+    X86_FLUSH_PAGE,   /* one page of the current address space, and a global one */
+    X86_FLUSH_SWITCH, /* CR3 was loaded: what is not global is not the new address space's; what was known of
+                         the one before holds for its PCID when that comes back */
+    X86_FLUSH_RETURN  /* as X86_FLUSH_SWITCH, and what was known of the new PCID holds again */
+};
+
 /* The world behind a core. All run on the core's thread and may block shortly. */
 struct x86_env_ops {
     /* The page of RAM at gpa (page-aligned); false when it is not RAM. */
@@ -56,8 +66,8 @@ struct x86_env_ops {
     void (*tpr_write)(void *owner, uint8_t cr8);
     /* Code derived from [gpa, gpa + length) is stale (a page flagged X86_PAGE_CODE was stored to). */
     void (*code_written)(void *owner, uint64_t gpa, unsigned length);
-    /* Linear-to-physical mappings changed: of one page, or all (with or without global ones). After the TLB. */
-    void (*mapping_changed)(void *owner, bool all, uint64_t linear);
+    /* Linear-to-physical mappings changed. After the TLB; linear is for X86_FLUSH_PAGE. */
+    void (*mapping_changed)(void *owner, enum x86_flush scope, uint64_t linear);
     /* Between these no other vCPU executes an instruction: LOCK across a page or on MMIO. */
     void (*exclusive_begin)(void *owner);
     void (*exclusive_end)(void *owner);
@@ -129,7 +139,10 @@ struct x86_core {
     bool step_done;    /* the last instruction took its single step with it (INT n, SYSCALL that masks TF) */
     bool rf_loaded;    /* the last instruction loaded RF (IRET): it holds for one more */
     uint8_t phys_bits; /* MAXPHYADDR, kept by x86_core_attach */
-    uint64_t large_low, large_high; /* linear range that holds all large pages met since the last full flush */
+    /* Linear ranges of either half that hold all large pages met there since the last full flush. */
+    struct {
+        uint64_t low, high;
+    } large[2];
     uint64_t tlb_misses, tlb_flushes; /* statistics */
     uint64_t tlb_used[X86_TLB_CONTEXTS][X86_TLB_ENTRIES / 64]; /* entries that may have a tag */
     struct x86_tlb_entry tlb[X86_TLB_CONTEXTS][X86_TLB_ENTRIES];

@@ -104,7 +104,7 @@ static void invlpg(struct x86_core *core, const struct x86_insn *insn)
         x86_tlb_flush_page(core, linear);
 }
 
-/* The TLB keeps only the current PCID's entries and the global ones. */
+/* The TLB keeps only the current PCID's entries and the global ones; what the engine keeps of others, all of it goes. */
 static void invpcid(struct x86_core *core, const struct x86_insn *insn)
 {
     uint64_t descriptor[2], type = *x86_gpr(core, insn->reg);
@@ -118,7 +118,10 @@ static void invpcid(struct x86_core *core, const struct x86_insn *insn)
     if (type == 0) {
         if (!x86_canonical(descriptor[1]))
             x86_raise_gp(core, 0);
-        x86_tlb_flush_page(core, descriptor[1]);
+        if (descriptor[0] == (core->cpu.cr4 & X86_CR4_PCIDE ? core->cpu.cr3 & 0xfff : 0))
+            x86_tlb_flush_page(core, descriptor[1]);
+        else
+            x86_tlb_flush(core, true);
     } else {
         x86_tlb_flush(core, type != 2);
     }

@@ -74,18 +74,22 @@ static void smsw(struct x86_core *core, const struct x86_insn *insn)
 
 /* ---- CR3, CR4 ---- */
 
-/* MOV CR3. The TLB has no PCIDs, so the no-flush bit is a hint that is not taken. */
+/* MOV CR3. With PCIDs, bit 63 says that what is known of the new one still holds. */
 static void write_cr3(struct x86_core *core, uint64_t value)
 {
     struct x86_cpu *cpu = &core->cpu;
-    if (cpu->cr4 & X86_CR4_PCIDE)
+    bool pcid = (cpu->cr4 & X86_CR4_PCIDE) != 0, keep = (value & CR3_NO_FLUSH) != 0;
+    if (pcid)
         value &= ~CR3_NO_FLUSH;
     if (core->long_mode && value >> core->phys_bits)
         x86_raise_gp(core, 0);
     if (!core->long_mode && (cpu->cr0 & X86_CR0_PG) && (cpu->cr4 & X86_CR4_PAE) && !x86_pdptes_valid(core, value))
         x86_raise_gp(core, 0);
     cpu->cr3 = value & (core->long_mode ? UINT64_MAX : UINT32_MAX);
-    x86_tlb_flush(core, true);
+    if (pcid)
+        x86_tlb_switch(core, keep);
+    else
+        x86_tlb_flush(core, true);
 }
 
 /* The bits of CR4 that the CPU model has. */

@@ -6,7 +6,7 @@
  * walk, as AMD's nested paging does, not kept in registers.
  *
  * The TLB holds no address-space tags: whatever changes CR3 flushes all but global entries, also where a
- * guest with PCIDs says that it need not. */
+ * guest with PCIDs says that it need not. The engine is told what the guest said, and may keep more. */
 #include "isa/x86/paging.h"
 
 #define PTE_P UINT64_C(0x001)
@@ -330,15 +330,11 @@ bool x86_pdptes_valid(struct x86_core *core, uint64_t cr3)
 static void note_large(struct x86_core *core, uint64_t linear, uint64_t size)
 {
     uint64_t low = linear & ~(size - 1), high = low + size - 1;
-    if (core->large_low > core->large_high) {
-        core->large_low = low;
-        core->large_high = high;
-        return;
-    }
-    if (low < core->large_low)
-        core->large_low = low;
-    if (high > core->large_high)
-        core->large_high = high;
+    unsigned half = linear >> 63;
+    if (low < core->large[half].low)
+        core->large[half].low = low;
+    if (high > core->large[half].high)
+        core->large[half].high = high;
 }
 
 /* True when a data breakpoint lies in the page: its accesses take the slow path, which checks. */
@@ -457,16 +453,24 @@ void x86_tlb_flush(struct x86_core *core, bool keep_global)
 {
     core->tlb_flushes++;
     drop_matching(core, match_any, keep_global);
-    if (!keep_global) {
-        core->large_low = UINT64_MAX;
-        core->large_high = 0;
+    for (unsigned half = 0; half < 2 && !keep_global; half++) {
+        core->large[half].low = UINT64_MAX;
+        core->large[half].high = 0;
     }
-    core->env->mapping_changed(core->owner, true, 0);
+    core->env->mapping_changed(core->owner, keep_global ? X86_FLUSH_LOCAL : X86_FLUSH_ALL, 0);
+}
+
+void x86_tlb_switch(struct x86_core *core, bool keep)
+{
+    core->tlb_flushes++;
+    drop_matching(core, match_any, true);
+    core->env->mapping_changed(core->owner, keep ? X86_FLUSH_RETURN : X86_FLUSH_SWITCH, 0);
 }
 
 void x86_tlb_flush_page(struct x86_core *core, uint64_t linear)
 {
-    bool large = linear >= core->large_low && linear <= core->large_high;
+    unsigned half = linear >> 63;
+    bool large = linear >= core->large[half].low && linear <= core->large[half].high;
     unsigned slot = x86_tlb_index(linear);
     if (large) {
         drop_matching(core, match_page, linear);
@@ -476,5 +480,5 @@ void x86_tlb_flush_page(struct x86_core *core, uint64_t linear)
                 drop(&core->tlb[context][slot]);
         }
     }
-    core->env->mapping_changed(core->owner, large, linear);
+    core->env->mapping_changed(core->owner, large ? X86_FLUSH_ALL : X86_FLUSH_PAGE, linear);
 }

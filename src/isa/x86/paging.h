@@ -34,7 +34,9 @@ int x86_tlb_try_fill(struct x86_core *core, uint64_t linear, enum x86_access acc
 /* False when a PAE page-directory-pointer entry at `cr3` has reserved bits set: MOV to CR raises #GP. */
 bool x86_pdptes_valid(struct x86_core *core, uint64_t cr3);
 
-void x86_tlb_flush(struct x86_core *core, bool keep_global); /* also tells env->mapping_changed */
+/* Each also tells env->mapping_changed. x86_tlb_switch: CR3 was loaded with CR4.PCIDE set; keep: its bit 63. */
+void x86_tlb_flush(struct x86_core *core, bool keep_global);
+void x86_tlb_switch(struct x86_core *core, bool keep);
 void x86_tlb_flush_page(struct x86_core *core, uint64_t linear);
 
 static inline bool x86_canonical(uint64_t linear) { return (uint64_t)((int64_t)(linear << 16) >> 16) == linear; }

@@ -1,0 +1,91 @@
+/* jumps.c - the jump cache: where the code for a linear address is, for jumps whose target is not linked.
+ *
+ * What it holds is proven by the mappings of the moment, so it follows them as the TLB does: entries of pages
+ * that are not global leave with their address space, those of one page with an INVLPG of it. */
+#include <string.h>
+
+#include "engine/translate/vcpu.h"
+#include "isa/x86/mem.h"
+
+#define PAGE(linear) ((linear) >> 12)
+
+static void set_bit(uint64_t *map, unsigned bit, bool value)
+{
+    map[bit / 64] = (map[bit / 64] & ~(UINT64_C(1) << (bit % 64))) | (uint64_t)value << (bit % 64);
+}
+
+static void clear(struct translate_vcpu *t, unsigned context, unsigned slot)
+{
+    t->jump[context][slot] = (struct jump_entry){NULL, t->code.exec + t->stubs.indirect_miss};
+    set_bit(t->jump_used[context], slot, false);
+}
+
+void jumps_init(struct translate_vcpu *t)
+{
+    t->jump_mask = (uint64_t)(JUMP_ENTRIES - 1) << 1;
+    for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++)
+        for (unsigned slot = 0; slot < JUMP_ENTRIES; slot++)
+            clear(t, context, slot);
+}
+
+/* Its last instruction, then its only one, lies in two pages. */
+static bool crosses(const struct trace *trace)
+{
+    return (trace->block->key & BLOCK_CROSSES) != 0;
+}
+
+static unsigned page_bit(uint64_t linear) { return (unsigned)PAGE(linear) % JUMP_PAGES; }
+
+void jumps_enter(struct translate_vcpu *t, struct trace *trace, bool global)
+{
+    unsigned slot = jump_slot(trace->linear), context = trace->context;
+    t->jump[context][slot] = (struct jump_entry){trace, t->code.exec + trace->indirect_entry};
+    set_bit(t->jump_used[context], slot, true);
+    set_bit(t->jump_global[context], slot, global && !crosses(trace));
+    set_bit(t->jump_pages, page_bit(trace->linear), true);
+    if (crosses(trace))
+        set_bit(t->jump_pages, page_bit(trace->linear + 4096), true);
+}
+
+void jumps_drop(struct translate_vcpu *t, const struct trace *trace)
+{
+    unsigned slot = jump_slot(trace->linear);
+    if (t->jump[trace->context][slot].trace == trace)
+        clear(t, trace->context, slot);
+}
+
+void jumps_forget(struct translate_vcpu *t, bool keep_global)
+{
+    for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++) {
+        for (unsigned word = 0; word < JUMP_ENTRIES / 64; word++) {
+            uint64_t left = t->jump_used[context][word];
+            if (keep_global)
+                left &= ~t->jump_global[context][word];
+            for (; left; left &= left - 1)
+                clear(t, context, word * 64 + (unsigned)__builtin_ctzll(left));
+        }
+    }
+    if (!keep_global)
+        memset(t->jump_pages, 0, sizeof t->jump_pages);
+}
+
+static bool touches(const struct trace *trace, uint64_t page)
+{
+    return PAGE(trace->linear) == page || (crosses(trace) && PAGE(trace->linear) + 1 == page);
+}
+
+void jumps_forget_page(struct translate_vcpu *t, uint64_t linear)
+{
+    unsigned bit = page_bit(linear);
+    if (!(t->jump_pages[bit / 64] >> (bit % 64) & 1))
+        return;
+    for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++) {
+        for (unsigned word = 0; word < JUMP_ENTRIES / 64; word++) {
+            for (uint64_t left = t->jump_used[context][word]; left; left &= left - 1) {
+                unsigned slot = word * 64 + (unsigned)__builtin_ctzll(left);
+                if (touches(t->jump[context][slot].trace, PAGE(linear)))
+                    clear(t, context, slot);
+            }
+        }
+    }
+}
