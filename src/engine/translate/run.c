@@ -180,7 +180,7 @@ static bool is_global(struct x86_core *core, uint64_t linear)
 static void refuse_target(struct translate_vcpu *t)
 {
     unsigned number;
-    const struct trace *trace = trace_at(t, t->branch, &number);
+    struct trace *trace = trace_at(t, t->branch, &number);
     if (!trace) /* no branch, but a block's end at the edge of the address space: fetching there raises #GP */
         return;
     const struct x86_insn *insn = &trace->block->insn[number];
@@ -188,7 +188,8 @@ static void refuse_target(struct translate_vcpu *t)
         t->soft.core.cpu.reg[X86_RSP] -= 8;
     else if ((insn->modrm >> 3 & 7) == 2)
         t->soft.core.cpu.reg[X86_RSP] += 8;
-    interpret(t, trace, number);
+    const struct site site = {.trace = trace, .insn = (uint16_t)number};
+    interpret(t, &site);
 }
 
 /* Runs the trace and what follows. True when the loop may simply look up the block at RIP. */
