@@ -249,7 +249,8 @@ static void aim_operands(struct generator *g, struct eq_case *c, struct eq_insn 
             c->state.rflags &= ~(uint64_t)X86_FLAG_TF;
             continue;
         }
-        if (o->mem.type == ZYDIS_MEMOP_TYPE_AGEN || eq_once_in(&g->random, 40))
+        /* Some are left to point anywhere; not save areas, whose place eq_leeway_of must know. */
+        if (o->mem.type == ZYDIS_MEMOP_TYPE_AGEN || (o->size > 0 && o->size < 4096 && eq_once_in(&g->random, 40)))
             continue;
         /* The stack's own operand: RSP points there already, as pushes address below it. */
         if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && eq_gpr_of(o->mem.base) == X86_RSP)
