@@ -141,9 +141,11 @@ static uint64_t flags_mask(const struct eq_case *c, const struct eq_result *r, c
 {
     bool fault = r->vector == 0 || (r->vector >= 11 && r->vector <= 14) || r->vector == 17 || r->vector == 19;
 
-    if (leeway->stale_flags && fault && eq_live_flags(c, r->state.rip) == 0)
-        return ~(uint64_t)X86_FLAGS_ARITH;
-    return r->state.rip != c->state.rip ? ~leeway->flags : UINT64_MAX;
+    uint64_t mask = r->state.rip != c->state.rip ? ~leeway->flags : UINT64_MAX;
+
+    if (leeway->stale_flags && fault)
+        mask &= ~(X86_FLAGS_ARITH & ~eq_live_flags(c, r->state.rip));
+    return mask;
 }
 
 /* The host's kernel reports a not-present kernel address as protected, so as not to show its mappings. */
@@ -199,6 +201,12 @@ void eq_leeway_of(const struct eq_insn *insn, const struct eq_state *before, str
     for (unsigned k = 0; k < insn->insn.operand_count; k++)
         if (insn->operand[k].type == ZYDIS_OPERAND_TYPE_MEMORY && insn->operand[k].size >= 128)
             ret_leeway->vector = true;
+    for (unsigned k = 0; k < insn->insn.operand_count; k++)
+        if (insn->operand[k].type == ZYDIS_OPERAND_TYPE_MEMORY && insn->operand[k].mem.base != ZYDIS_REGISTER_NONE &&
+            (insn->operand[k].mem.segment == ZYDIS_REGISTER_FS || insn->operand[k].mem.segment == ZYDIS_REGISTER_GS))
+            ret_leeway->segment_offset = true;
+    if (insn->insn.mnemonic == ZYDIS_MNEMONIC_CALL)
+        ret_leeway->below_stack = before->gpr[X86_RSP] - 8;
     switch ((int)insn->insn.mnemonic) {
     case ZYDIS_MNEMONIC_FNSAVE:
     case ZYDIS_MNEMONIC_FNSTENV:
@@ -216,14 +224,22 @@ void eq_leeway_of(const struct eq_insn *insn, const struct eq_state *before, str
     }
 }
 
-void eq_level(uint8_t *const image[2], const struct eq_leeway *leeway)
+static void level(uint8_t *const image[2], uint64_t linear, unsigned n)
 {
-    for (unsigned i = 28; leeway->mxcsr_mask != 0 && i < 32; i++) {
-        long offset = eq_image_offset(leeway->mxcsr_mask + i);
+    for (unsigned i = 0; i < n; i++) {
+        long offset = eq_image_offset(linear + i);
 
         if (offset >= 0)
             image[0][offset] = image[1][offset];
     }
+}
+
+void eq_level(uint8_t *const image[2], const struct eq_result result[2], const struct eq_leeway *leeway)
+{
+    if (leeway->mxcsr_mask != 0)
+        level(image, leeway->mxcsr_mask + 28, 4);
+    if (leeway->stale_flags && leeway->below_stack != 0 && result[0].vector == 13 && result[1].vector == 13)
+        level(image, leeway->below_stack, 8);
 }
 
 /* ---- printing ---- */

@@ -16,7 +16,9 @@ struct eq_leeway {
     bool wide;           /* an operand of many parts: which faults first is the processor's choice */
     bool vector;         /* a memory operand of 16 bytes or more */
     bool dot_product;    /* DPPS, DPPD: sticky flags after #XM */
-    bool stale_flags;    /* arithmetic flags that nothing reads may be out of date where the case faults */
+    bool stale_flags;    /* a translator: arithmetic flags that nothing reads may be out of date where the case faults */
+    bool segment_offset; /* an operand off FS or GS, whose offset alone a translator does not check */
+    uint64_t below_stack; /* where a CALL stores, which a translator does before it finds the target bad. 0: none */
     uint64_t mxcsr_mask; /* linear address of an FXSAVE image; its MXCSR_MASK is the model's. 0: none */
 };
 void eq_leeway_of(const struct eq_insn *insn, const struct eq_state *before, struct eq_leeway *ret_leeway);
@@ -25,7 +27,7 @@ void eq_leeway_of(const struct eq_insn *insn, const struct eq_state *before, str
 uint64_t eq_live_flags(const struct eq_case *c, uint64_t rip);
 
 /* Makes memory agree where it may differ. */
-void eq_level(uint8_t *const image[2], const struct eq_leeway *leeway);
+void eq_level(uint8_t *const image[2], const struct eq_result result[2], const struct eq_leeway *leeway);
 
 bool eq_same(const struct eq_case *c, const struct eq_result *a, const struct eq_result *b,
              const struct eq_leeway *leeway);

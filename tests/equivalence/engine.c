@@ -67,6 +67,6 @@ static void engine_close(struct executor *e)
 static int open_interpret(struct executor **ret_executor) { return open_engine(&engine_interpret, ret_executor); }
 static int open_translate(struct executor **ret_executor) { return open_engine(&engine_translate, ret_executor); }
 
-const struct executor_ops interpret_executor = {"interpret", open_interpret, engine_image, engine_run, engine_close};
+const struct executor_ops interpret_executor = {"interpret", open_interpret, engine_image, engine_run, engine_close, .translates = false};
 const struct executor_ops translate_executor = {"translate", open_translate, engine_image, engine_run, engine_close,
                                                  .translates = true};

@@ -338,5 +338,5 @@ static void again_close(struct executor *executor)
     free(executor);
 }
 
-const struct executor_ops again_executor = {"host again", again_open, host_image, again_run, again_close};
-const struct executor_ops host_executor = {"host", host_open, host_image, host_run, host_close};
+const struct executor_ops again_executor = {"host again", again_open, host_image, again_run, again_close, .translates = false};
+const struct executor_ops host_executor = {"host", host_open, host_image, host_run, host_close, .translates = false};

@@ -224,4 +224,4 @@ static void isa_close(struct executor *e)
     free(e);
 }
 
-const struct executor_ops isa_executor = {"isa/x86", isa_open, isa_image, isa_run, isa_close};
+const struct executor_ops isa_executor = {"isa/x86", isa_open, isa_image, isa_run, isa_close, .translates = false};

@@ -4,6 +4,7 @@
  * says independently of it what "nothing reads" means: the flags of RFLAGS that some path from here reads before
  * it writes them. Whatever leaves the case's code reads them all. */
 #include "compare.h"
+#include "forms.h"
 
 #define DEPTH_MAX 8u /* branches followed; beyond, all flags count as read */
 
@@ -49,10 +50,10 @@ static uint64_t live(const struct eq_case *c, const ZydisDecoder *decoder, uint6
 
 uint64_t eq_live_flags(const struct eq_case *c, uint64_t rip)
 {
-    ZydisDecoder decoder;
+    ZydisDecoder decoder[2];
 
     if (c->code32)
         return X86_FLAGS_ARITH;
-    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-    return live(c, &decoder, rip - c->address, 0);
+    form_decoders(decoder);
+    return live(c, &decoder[0], rip - c->address, 0);
 }

@@ -90,7 +90,13 @@ static bool run_case(struct run *run, const char *name, const struct eq_case *c,
         return false;
     }
     run->ops[1]->run(run->executor[1], c, &result[1]);
-    eq_level(run->memory.image, leeway);
+    if (leeway->stale_flags && leeway->segment_offset && result[0].vector != result[1].vector &&
+        result[1].vector == 13) {
+        synchronise(run);
+        run->tally->discarded++;
+        return false;
+    }
+    eq_level(run->memory.image, result, leeway);
     if (!eq_same(c, &result[0], &result[1], leeway) ||
         memcmp(run->memory.image[0], run->memory.image[1], EQ_IMAGE_SIZE) != 0) {
         report(run, name, c, result, leeway);

@@ -42,6 +42,8 @@ static int by_mnemonic(ZydisMnemonic mnemonic)
 {
     switch (mnemonic) {
     case ZYDIS_MNEMONIC_CMPXCHG16B: /* alignment */
+    case ZYDIS_MNEMONIC_LDMXCSR: /* the host may allow bits that the model reserves */
+    case ZYDIS_MNEMONIC_VLDMXCSR:
     case ZYDIS_MNEMONIC_XLAT:
     case ZYDIS_MNEMONIC_MASKMOVDQU:
     case ZYDIS_MNEMONIC_VMASKMOVDQU:
@@ -85,8 +87,7 @@ static bool vector_extension(const ZydisDecodedInstruction *insn)
     case ZYDIS_ISA_EXT_AVXAES:
     case ZYDIS_ISA_EXT_PCLMULQDQ:
     case ZYDIS_ISA_EXT_SHA:
-        return insn->mnemonic != ZYDIS_MNEMONIC_LDMXCSR && insn->mnemonic != ZYDIS_MNEMONIC_VLDMXCSR &&
-               insn->mnemonic != ZYDIS_MNEMONIC_STMXCSR && insn->mnemonic != ZYDIS_MNEMONIC_VSTMXCSR;
+        return true;
     default:
         return false;
     }
