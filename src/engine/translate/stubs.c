@@ -172,7 +172,11 @@ void stubs_make(struct translate_vcpu *t)
     load_vectors(e);
     emit_resume(e);
     t->stubs.load_x87 = emit_offset(e);
+    emit_store(e, H_RAX, GS_REG(X86_RAX)); /* stale while translated code runs, so free */
+    emit_store(e, H_RDX, GS_REG(X86_RDX));
     x87_emit_load(e, t);
+    emit_load(e, H_RAX, GS_REG(X86_RAX));
+    emit_load(e, H_RDX, GS_REG(X86_RDX));
     emit_resume(e);
     t->stubs.leave = emit_offset(e);
     make_leave(e, t);

@@ -115,13 +115,9 @@ void x87_emit_load(struct emit *e, const struct translate_vcpu *t)
     size_t image = area(t);
     copy_words(e, image, GS_CPU(fx));
     copy_registers(e, image, GS_CPU(fx));
-    emit_store(e, H_RAX, GS_REG(X86_RAX)); /* stale while translated code runs, so free */
-    emit_store(e, H_RDX, GS_REG(X86_RDX));
     emit_mov_imm(e, H_RAX, 1);
     emit_store(e, H_RAX, image + XSTATE_BV);
     move_state(e, 5, image);
-    emit_load(e, H_RAX, GS_REG(X86_RAX));
-    emit_load(e, H_RDX, GS_REG(X86_RDX));
     set_resident(e, 1);
 }
 

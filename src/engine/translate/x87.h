@@ -16,7 +16,7 @@ bool x87_runs(const ZydisDecodedInstruction *insn);
 bool x87_allowed(const struct x86_cpu *cpu);
 
 /* Emit the load of the guest's state and the save of it, which leaves the host's state as C code wants it.
- * They keep the flags and use RAX and RDX, which `load` keeps, and R10. */
+ * They keep the flags and change RAX, RDX and R10. */
 void x87_emit_load(struct emit *e, const struct translate_vcpu *t);
 void x87_emit_save(struct emit *e, const struct translate_vcpu *t);
 
