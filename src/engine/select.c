@@ -16,6 +16,7 @@ const struct engine_ops *engine_find(const char *name)
 const struct engine_ops *engine_choose(char *ret_note, size_t note_size)
 {
     const struct engine_ops *const *engine = engine_table;
+    struct error passed_over = {""};
     ret_note[0] = '\0';
     for (; engine[1]; engine++) {
         struct error why;
@@ -23,9 +24,11 @@ const struct engine_ops *engine_choose(char *ret_note, size_t note_size)
         if ((*engine)->probe(&why) != 0)
             continue;
         if (!(*engine)->recommend || (*engine)->recommend(&why) == 0)
-            return *engine;
-        if (ret_note[0] == '\0')
-            snprintf(ret_note, note_size, "%s", why.text);
+            break;
+        if (passed_over.text[0] == '\0')
+            passed_over = why;
     }
+    if (passed_over.text[0])
+        snprintf(ret_note, note_size, "%.200s; using %s", passed_over.text, (*engine)->name);
     return *engine;
 }
