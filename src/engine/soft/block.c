@@ -4,6 +4,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "engine/soft/vcpu.h"
+
 #define PAGE_MASK ((uint64_t)RAM_PAGE_SIZE - 1)
 #define GPA_MASK ((UINT64_C(1) << 52) - 1)
 
@@ -228,15 +230,32 @@ static void decode_crossing(struct draft *draft, struct x86_decoder *decoder, en
     draft->length = examined(draft->insn);
 }
 
+/* Marks chunks of a page. The first mark of a page may have to be made while no other vCPU is between its
+ * look at a page and its store to it. */
+static void hold_chunks(struct block_cache *cache, uint64_t gpa, uint64_t chunks)
+{
+    if (code_map_hold(cache->map, gpa, cache->holder, chunks, !cache->tier))
+        return;
+    struct x86_core *core = &cache->vcpu->core;
+    const struct engine_vm *vm = cache->vcpu->vm;
+    const struct ram_region *region = ram_find(cache->map->ram, gpa);
+    core->env->exclusive_begin(core->owner);
+    code_map_hold(cache->map, gpa, cache->holder, chunks, true);
+    for (unsigned i = 0; i < vm->config.vcpus; i++)
+        if (vm->vcpu[i])
+            cache->tier->code_appears(vm->vcpu[i], &region->flags[(gpa - region->gpa) / RAM_PAGE_SIZE]);
+    core->env->exclusive_end(core->owner);
+}
+
 /* Tells the other vCPUs and devices which bytes matter from now on, and whether they still are what was
  * decoded. */
 static bool hold(struct block_cache *cache, const struct block_source *source, const uint8_t *bytes, unsigned length)
 {
     unsigned offset = (unsigned)(source->gpa & PAGE_MASK);
     unsigned first = length < RAM_PAGE_SIZE - offset ? length : RAM_PAGE_SIZE - offset;
-    code_map_hold(cache->map, source->gpa, cache->holder, code_chunks(offset, first));
+    hold_chunks(cache, source->gpa, code_chunks(offset, first));
     if (length > first)
-        code_map_hold(cache->map, source->second, cache->holder, 1);
+        hold_chunks(cache, source->second, 1);
     return memcmp(bytes, source->page + offset, first) == 0 &&
            (length == first || memcmp(bytes + first, source->follow, length - first) == 0);
 }
@@ -262,6 +281,8 @@ static struct block *enter(struct block_cache *cache, const struct draft *draft,
     block->count = (uint16_t)draft->count;
     block->runs = 0;
     block->trace = NULL;
+    block->parts = NULL;
+    block->live_known = false;
     block->plain = is_plain(&draft->insn[draft->count - 1]);
     memcpy(block->insn, draft->insn, draft->count * sizeof(draft->insn[0]));
     struct block **bucket = bucket_of(cache, block->key);
@@ -279,9 +300,9 @@ static struct block *enter(struct block_cache *cache, const struct draft *draft,
 static void hold_all(struct block_cache *cache, const struct block_source *source)
 {
     unsigned offset = (unsigned)(source->gpa & PAGE_MASK);
-    code_map_hold(cache->map, source->gpa, cache->holder, code_chunks(offset, RAM_PAGE_SIZE - offset));
+    hold_chunks(cache, source->gpa, code_chunks(offset, RAM_PAGE_SIZE - offset));
     if (source->follow)
-        code_map_hold(cache->map, source->second, cache->holder, 1);
+        hold_chunks(cache, source->second, 1);
 }
 
 int block_build(struct block_cache *cache, struct x86_decoder *decoder, enum x86_code_mode mode,

@@ -30,14 +30,20 @@ void code_map_close(struct code_map *map)
     pthread_mutex_destroy(&map->lock);
 }
 
-void code_map_hold(struct code_map *map, uint64_t gpa, unsigned holder, uint64_t chunks)
+bool code_map_hold(struct code_map *map, uint64_t gpa, unsigned holder, uint64_t chunks, bool may_mark)
 {
     struct code_page *page = &map->page[code_map_page(map, gpa)];
+    const struct ram_region *region = ram_find(map->ram, gpa);
+    const uint8_t *flags = &region->flags[(gpa - region->gpa) / RAM_PAGE_SIZE];
     pthread_mutex_lock(&map->lock);
-    atomic_fetch_or(&page->holders, UINT64_C(1) << holder);
-    atomic_fetch_or(&page->chunks, chunks);
-    ram_code_mark(map->ram, gpa);
+    bool done = may_mark || (__atomic_load_n(flags, __ATOMIC_RELAXED) & RAM_PAGE_CODE);
+    if (done) {
+        atomic_fetch_or(&page->holders, UINT64_C(1) << holder);
+        atomic_fetch_or(&page->chunks, chunks);
+        ram_code_mark(map->ram, gpa);
+    }
     pthread_mutex_unlock(&map->lock);
+    return done;
 }
 
 void code_map_keep(struct code_map *map, uint64_t gpa, unsigned holder, uint64_t chunks)

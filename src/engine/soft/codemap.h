@@ -14,6 +14,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -59,8 +60,10 @@ static inline uint64_t code_chunks(unsigned offset, unsigned length)
     return (UINT64_MAX >> (63 - last)) & (UINT64_MAX << first);
 }
 
-/* Steps (1) and (2): vCPU `holder` is about to trust its reading of these chunks of the page at gpa. */
-void code_map_hold(struct code_map *map, uint64_t gpa, unsigned holder, uint64_t chunks);
+/* Steps (1) and (2): vCPU `holder` is about to trust its reading of these chunks of the page at gpa. False,
+ * and nothing done, when the page has no RAM_PAGE_CODE yet and `may_mark` is not set: a tier whose stores do not
+ * look at the flag needs all vCPUs stopped while a page gets it. */
+bool code_map_hold(struct code_map *map, uint64_t gpa, unsigned holder, uint64_t chunks, bool may_mark);
 /* vCPU `holder` now holds blocks of just these chunks of the page (none: 0). */
 void code_map_keep(struct code_map *map, uint64_t gpa, unsigned holder, uint64_t chunks);
 

@@ -30,6 +30,9 @@ struct tier_ops {
     /* The block's code changed, or its memory is needed; all of them. */
     void (*dropped)(struct engine_vcpu *vcpu, struct block *block);
     void (*flushed)(struct engine_vcpu *vcpu);
+    /* The page with this flag byte gets RAM_PAGE_CODE: from now on the tier's own stores to it are made known
+     * (env.code_written). All vCPUs are stopped; called for each of them, on the thread of one. */
+    void (*code_appears)(struct engine_vcpu *vcpu, const uint8_t *flags);
     /* As in struct x86_env_ops. */
     void (*mapping_changed)(struct engine_vcpu *vcpu, enum x86_flush scope, uint64_t linear);
     void (*stats)(const struct engine_vcpu *vcpu, FILE *out);

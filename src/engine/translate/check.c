@@ -15,7 +15,7 @@
 #include "isa/x86/mem.h"
 #include "isa/x86/paging.h"
 
-#define SAVED_MAX (4u * BLOCK_INSNS)
+#define SAVED_MAX (4u * TRACE_INSNS)
 #define SAVED_BYTES 64u
 
 struct saved {
@@ -67,13 +67,14 @@ static void save_operands(struct translate_vcpu *t, struct check *check, const s
 static bool interpret_all(struct translate_vcpu *t, struct check *check, const struct trace *trace)
 {
     struct x86_core *core = &t->soft.core;
-    const struct block *block = trace->block;
     jmp_buf *outer = core->escape, here;
     bool done = false;
     if (_setjmp(here) == 0) {
         core->escape = &here;
-        for (unsigned i = 0; i < block->count; i++) {
-            core->insn = &block->insn[i];
+        for (unsigned i = 0; i < trace->count; i++) {
+            if (core->cpu.reg[X86_RIP] != trace->linear + (uint64_t)(int64_t)trace->insn[i].begin)
+                break; /* the way parts from the trace */
+            core->insn = trace_insn(trace, i);
             core->insn_end = core->insn + 1;
             core->cpu.reg[X86_RIP] += core->insn->length;
             save_operands(t, check, core->insn);
@@ -104,8 +105,8 @@ static _Noreturn void report(const struct translate_vcpu *t, const struct check 
 {
     log_error("the translation of the code at 0x%" PRIx64 " differs from the interpreter in %s", trace->linear, what);
     fputs("guest instructions:\n", stderr);
-    for (unsigned i = 0; i < trace->block->count; i++) {
-        const struct x86_insn *insn = &trace->block->insn[i];
+    for (unsigned i = 0; i < trace->count; i++) {
+        const struct x86_insn *insn = trace_insn(trace, i);
         ZydisDisassembledInstruction text;
         if (ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, 0, insn->bytes, insn->length, &text)))
             fprintf(stderr, "  %s\n", text.text);
@@ -129,7 +130,7 @@ static void compare(struct translate_vcpu *t, const struct check *check, const s
     const struct x86_cpu *want = &check->after, *got = &t->soft.core.cpu;
     if (memcmp(want->reg, got->reg, sizeof want->reg) != 0)
         report(t, check, trace, "registers");
-    if ((want->rflags ^ got->rflags) & ~(uint64_t)trace->undefined)
+    if ((want->rflags ^ got->rflags) & ~(uint64_t)t->exit_undefined)
         report(t, check, trace, "flags");
     if (memcmp(want->ymm, got->ymm, sizeof want->ymm) != 0 || memcmp(want->fx, got->fx, sizeof want->fx) != 0)
         report(t, check, trace, "vector or x87 state");
@@ -147,7 +148,7 @@ bool check_trace(struct translate_vcpu *t, struct trace *trace, bool (*run)(stru
     check.before = core->cpu;
     check.count = 0;
     bool done = interpret_all(t, &check, trace);
-    bool dropped = trace->block->trace == NULL; /* it stored to its own code */
+    bool dropped = trace->dead; /* it stored to its own code */
     check.after = core->cpu;
     for (unsigned i = 0; i < check.count; i++)
         memcpy(check.saved[i].after, check.saved[i].host, check.saved[i].length);

@@ -1,49 +1,17 @@
-/* compile.c - from a decoded block to host code.
+/* compile.c - from decoded blocks to host code.
  *
  * Each instruction becomes, by its kind (native.h), either itself, or itself behind a look-up of its memory
- * operand, or a jump, or an exit to the interpreter that comes back to the next one. What may fail (a TLB
- * miss, a page boundary, MMIO, code being stored to) always ends in the same way: the instruction is left
- * undone and interpreted.
+ * operand, or a jump, or an exit to the interpreter that comes back to the next one.
  *
- * Flags. The look-up's own arithmetic may destroy the host flags where no later instruction of the block
- * reads the guest's before they are written; elsewhere it is done with PEXT, LEA and JRCXZ, which leave them.
- * So when an access faults, arithmetic flags that are dead at that point may be stale in what the guest's
- * handler sees of them. */
-#include "engine/translate/native.h"
-#include "engine/translate/vcpu.h"
+ * A trace goes on past the end of its block, within the page, along the way that was taken before, so
+ * that it is known which arithmetic flags are dead. Where it ends, the blocks that come next are looked at
+ * for that. So when an access faults, arithmetic flags that are dead at that point may be stale in what the
+ * guest's handler sees of them. */
+#include "engine/translate/compile.h"
 #include "isa/x86/paging.h"
 
-#define SLOW_MAX (BLOCK_INSNS * 2u)
-#define TRACE_ROOM 16384u /* bytes of code that one trace may take */
-
-/* Code that is out of the way: emitted after the block. */
-struct slow {
-    uint32_t field;      /* the jump that comes here */
-    uint32_t resume;     /* where to go back to, for SITE_INTERPRET; 0: nowhere */
-    uint64_t target;     /* SITE_NEXT */
-    uint16_t insn;
-    uint8_t kind;        /* enum site_kind */
-    bool restore_rcx;
-    bool resume_next;    /* resume at the next instruction */
-    bool address_r10;    /* SITE_STORED: R10 is the host address */
-    bool missed;         /* SITE_INTERPRET: for want of a TLB entry */
-};
-
-struct compiler {
-    struct translate_vcpu *t;
-    struct block *block;
-    const struct native *native; /* of each instruction */
-    struct trace *trace;
-    struct emit e;
-    unsigned context;
-    uint64_t linear;
-    bool flags_needed[BLOCK_INSNS + 1]; /* before instruction n some arithmetic flag is live */
-    uint32_t start[BLOCK_INSNS + 1];    /* where instruction n's code starts */
-    unsigned slows;
-    struct slow slow[SLOW_MAX];
-    unsigned vector_entry;
-    bool full;
-};
+#define PARTS_MAX 12u  /* blocks in a trace; the rest of TRACE_PARTS is for those only looked at */
+#define LOOK_AHEAD 12u /* instructions */
 
 static void *arena_take(struct translate_vcpu *t, size_t size)
 {
@@ -56,7 +24,7 @@ static void *arena_take(struct translate_vcpu *t, size_t size)
     return memory;
 }
 
-static struct slow *add_slow(struct compiler *c, uint32_t field, enum site_kind kind, unsigned insn)
+struct slow *add_slow(struct compiler *c, uint32_t field, enum site_kind kind, unsigned insn)
 {
     static struct slow spare;
     if (c->slows == SLOW_MAX) {
@@ -68,166 +36,12 @@ static struct slow *add_slow(struct compiler *c, uint32_t field, enum site_kind 
     return slow;
 }
 
-/* ---- memory operands ---- */
-
-/* R10 = linear address of the explicit memory operand. `next`: address of the next instruction. */
-static void emit_address(struct compiler *c, const struct native *n, uint64_t next)
-{
-    struct emit *e = &c->e;
-    const ZydisDecodedOperandMem *mem = &n->memory->mem;
-    int32_t disp = (int32_t)mem->disp.value;
-    if (mem->base == ZYDIS_REGISTER_RIP) {
-        emit_mov_imm(e, H_R10, next + (uint64_t)(int64_t)disp);
-    } else {
-        unsigned base = native_register(mem->base), index = native_register(mem->index);
-        unsigned scale = mem->scale ? (unsigned)__builtin_ctz(mem->scale) : 0;
-        if (index == H_R10 || index == H_R11) {
-            emit_load(e, H_R11, GS_REG(index));
-            index = H_R11;
-        }
-        if (base == H_R10 || base == H_R11) {
-            emit_load(e, H_R10, GS_REG(base));
-            base = H_R10;
-        }
-        if (base == EMIT_NONE && index == EMIT_NONE)
-            emit_mov_imm(e, H_R10, (uint64_t)(int64_t)disp);
-        else
-            emit_lea(e, H_R10, base, index, scale, disp);
-    }
-    if (mem->segment == ZYDIS_REGISTER_FS || mem->segment == ZYDIS_REGISTER_GS) {
-        unsigned segment = mem->segment == ZYDIS_REGISTER_FS ? X86_FS : X86_GS;
-        emit_load(e, H_R11, GS_CPU(seg) + segment * sizeof(struct x86_segment) + offsetof(struct x86_segment, base));
-        emit_lea(e, H_R10, H_R10, H_R11, 0, 0);
-    }
-}
-
-static size_t tlb_field(const struct compiler *c, size_t field)
-{
-    return GS(tlb) + c->context * sizeof(struct fast_entry) * FAST_ENTRIES + field;
-}
-
-/* R10 = linear address: becomes the host address of `size` bytes there, and R11 the entry's offset; or the
- * instruction is interpreted. */
-static void emit_look_up(struct compiler *c, unsigned insn, unsigned size, bool write)
-{
-    struct emit *e = &c->e;
-    size_t bias = tlb_field(c, write ? offsetof(struct fast_entry, write_bias) : offsetof(struct fast_entry, read_bias));
-    size_t host = tlb_field(c, offsetof(struct fast_entry, host));
-    if (!c->flags_needed[insn]) {
-        emit_rorx(e, H_R11, H_R10, 12 - FAST_SHIFT);
-        emit_and_imm(e, H_R11, (FAST_ENTRIES - 1) << FAST_SHIFT);
-        emit_add_gs_index(e, H_R10, H_R11, bias);
-        emit_cmp_imm(e, H_R10, 4096 - size);
-        struct slow *slow = add_slow(c, emit_jcc(e, CC_A), SITE_INTERPRET, insn);
-        slow->resume_next = slow->missed = true;
-        emit_add_gs_index(e, H_R10, H_R11, host);
-        return;
-    }
-    emit_pext(e, H_R11, H_R10, GS(index_mask));
-    emit_rorx(e, H_R11, H_R11, 64 - FAST_SHIFT);
-    emit_store(e, H_RCX, GS(spill));
-    emit_gs_index(e, true, 0x8b, H_RCX, H_R11, bias);
-    emit_lea(e, H_R10, H_R10, H_RCX, 0, 0);
-    emit_lea(e, H_RCX, H_R10, EMIT_NONE, 0, (int32_t)size - 1);
-    emit_pext(e, H_RCX, H_RCX, GS(page_mask));
-    uint32_t hit = emit_jrcxz(e);
-    struct slow *slow = add_slow(c, emit_jmp(e), SITE_INTERPRET, insn);
-    slow->resume_next = slow->missed = true;
-    slow->restore_rcx = true;
-    emit_patch8(e, hit);
-    emit_gs_index(e, true, 0x8b, H_RCX, H_R11, host);
-    emit_lea(e, H_R10, H_R10, H_RCX, 0, 0);
-    emit_load(e, H_RCX, GS(spill));
-}
-
-/* After a store, with R11 the entry's offset: leaves when the page holds code. */
-static void emit_stored(struct compiler *c, unsigned insn, bool address_r10)
-{
-    struct emit *e = &c->e;
-    struct slow *slow;
-    emit_gs_index(e, true, 0x8b, H_R11, H_R11, tlb_field(c, offsetof(struct fast_entry, flags)));
-    if (!c->flags_needed[insn + 1]) {
-        emit8(e, 0x41); /* test byte [r11], X86_PAGE_CODE */
-        emit8(e, 0xf6);
-        emit8(e, 0x03);
-        emit8(e, X86_PAGE_CODE);
-        slow = add_slow(c, emit_jcc(e, CC_NE), SITE_STORED, insn);
-    } else {
-        emit_store(e, H_RCX, GS(spill));
-        emit8(e, 0x41); /* movzx ecx, byte [r11] */
-        emit8(e, 0x0f);
-        emit8(e, 0xb6);
-        emit8(e, 0x0b);
-        emit_pext(e, H_RCX, H_RCX, GS(one));
-        uint32_t clean = emit_jrcxz(e);
-        slow = add_slow(c, emit_jmp(e), SITE_STORED, insn);
-        slow->restore_rcx = true;
-        emit_patch8(e, clean);
-        emit_load(e, H_RCX, GS(spill));
-    }
-    slow->address_r10 = address_r10;
-    slow->resume = emit_offset(e); /* not the next instruction: a call still has to jump */
-}
-
-static void emit_memory(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
-{
-    struct emit *e = &c->e;
-    const struct x86_insn *guest = &c->block->insn[insn];
-    emit_address(c, n, next);
-    emit_look_up(c, insn, n->size, n->write);
-    bool r10 = n->reads_r10, r11 = n->reads_r11;
-    if (n->write && (r10 || r11)) { /* both scratch registers are needed again after the store */
-        emit_store(e, H_R10, GS(scratch));
-        emit_store(e, H_R11, GS(scratch_index));
-    }
-    unsigned address = H_R10;
-    if (r10) {
-        emit_mov(e, H_R11, H_R10);
-        address = H_R11;
-        emit_load(e, H_R10, GS_REG(X86_R10));
-    } else if (r11) {
-        emit_load(e, H_R11, GS_REG(X86_R11));
-    }
-    native_emit_memory(e, n, guest->bytes, address);
-    if (n->writes_r10)
-        emit_store(e, H_R10, GS_REG(X86_R10));
-    if (n->writes_r11)
-        emit_store(e, H_R11, GS_REG(X86_R11));
-    if (!n->write)
-        return;
-    if (r10 || r11)
-        emit_load(e, H_R11, GS(scratch_index));
-    emit_stored(c, insn, !(r10 || r11));
-}
-
-/* FLDCW. A value that unmasks an exception is for the interpreter (x87.c). */
-static void emit_fldcw(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
-{
-    struct emit *e = &c->e;
-    if (c->flags_needed[insn]) {
-        add_slow(c, emit_jmp(e), SITE_INTERPRET, insn)->resume_next = true;
-        return;
-    }
-    static const uint8_t load[] = {0x45, 0x0f, 0xb7, 0x1a};            /* movzx r11d, word [r10] */
-    static const uint8_t test[] = {0x41, 0xf7, 0xd3,                   /* not r11d */
-                                   0x41, 0xf6, 0xc3, 0x3f};            /* test r11b, 0x3f */
-    static const uint8_t fldcw_gs[] = {0x65, 0xd9, 0x2c, 0x25};
-    emit_address(c, n, next);
-    emit_look_up(c, insn, 2, false);
-    emit_bytes(e, load, sizeof load);
-    emit_store(e, H_R11, GS(scratch)); /* read once: another processor may write to it */
-    emit_bytes(e, test, sizeof test);
-    add_slow(c, emit_jcc(e, CC_NE), SITE_INTERPRET, insn)->resume_next = true;
-    emit_bytes(e, fldcw_gs, sizeof fldcw_gs);
-    emit32(e, GS(scratch));
-}
-
 /* ---- registers only ---- */
 
 static void emit_register(struct compiler *c, const struct native *n, unsigned insn)
 {
     struct emit *e = &c->e;
-    const struct x86_insn *guest = &c->block->insn[insn];
+    const struct x86_insn *guest = c->guest[insn];
     if (n->reads_r10)
         emit_load(e, H_R10, GS_REG(X86_R10));
     if (n->reads_r11)
@@ -242,7 +56,7 @@ static void emit_register(struct compiler *c, const struct native *n, unsigned i
 static void emit_lea_insn(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
 {
     struct emit *e = &c->e;
-    const struct x86_insn *guest = &c->block->insn[insn];
+    const struct x86_insn *guest = c->guest[insn];
     const ZydisDecodedOperandMem *mem = &n->operand[1].mem;
     unsigned to = native_register(n->operand[0].reg.value);
     unsigned base = native_register(mem->base), index = native_register(mem->index);
@@ -259,228 +73,6 @@ static void emit_lea_insn(struct compiler *c, const struct native *n, unsigned i
     }
     if (to == H_R10 || to == H_R11)
         emit_store(e, to, GS_REG(to));
-}
-
-/* ---- the stack ---- */
-
-/* mov [r10], reg or mov reg, [r10], 64 bits. */
-static void emit_through_r10(struct emit *e, unsigned opcode, unsigned reg)
-{
-    emit_rex(e, true, reg, 0, H_R10);
-    emit8(e, opcode);
-    emit8(e, (reg & 7) << 3 | 2);
-}
-
-/* Pushes host register `reg`, or when it is R11, whatever `prepare` says: R11 is free only after the look-up. */
-static void emit_push(struct compiler *c, unsigned insn, unsigned reg, const uint64_t *constant, size_t gs)
-{
-    struct emit *e = &c->e;
-    emit_lea(e, H_R10, H_RSP, EMIT_NONE, 0, -8);
-    emit_look_up(c, insn, 8, true);
-    if (reg == H_R11) {
-        emit_store(e, H_R11, GS(scratch_index));
-        if (constant)
-            emit_mov_imm(e, H_R11, *constant);
-        else
-            emit_load(e, H_R11, gs);
-    }
-    emit_through_r10(e, 0x89, reg);
-    emit_lea(e, H_RSP, H_RSP, EMIT_NONE, 0, -8);
-    if (reg == H_R11)
-        emit_load(e, H_R11, GS(scratch_index));
-    emit_stored(c, insn, true);
-}
-
-static void emit_push_insn(struct compiler *c, const struct native *n, unsigned insn)
-{
-    const ZydisDecodedOperand *operand = &n->operand[0];
-    if (operand->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-        uint64_t constant = (uint64_t)operand->imm.value.s;
-        emit_push(c, insn, H_R11, &constant, 0);
-        return;
-    }
-    unsigned reg = native_register(operand->reg.value);
-    if (reg == H_R10 || reg == H_R11)
-        emit_push(c, insn, H_R11, NULL, GS_REG(reg));
-    else
-        emit_push(c, insn, reg, NULL, 0);
-}
-
-static void emit_pop_insn(struct compiler *c, const struct native *n, unsigned insn)
-{
-    struct emit *e = &c->e;
-    unsigned reg = native_register(n->operand[0].reg.value);
-    emit_lea(e, H_R10, H_RSP, EMIT_NONE, 0, 0);
-    emit_look_up(c, insn, 8, false);
-    emit_through_r10(e, 0x8b, reg);
-    if (reg == H_R10 || reg == H_R11)
-        emit_store(e, reg, GS_REG(reg));
-    if (reg != H_RSP)
-        emit_lea(e, H_RSP, H_RSP, EMIT_NONE, 0, 8);
-}
-
-/* ---- control flow ---- */
-
-/* mov dword gs:[branch], at */
-static void emit_note_branch(struct emit *e, uint32_t at)
-{
-    emit8(e, 0x65);
-    emit8(e, 0xc7);
-    emit8(e, 0x04);
-    emit8(e, 0x25);
-    emit32(e, (uint32_t)GS(branch));
-    emit32(e, at);
-}
-
-/* Goes to a constant linear address: linked later within the page, through the jump cache beyond it, where
- * the mapping may have changed meanwhile. */
-static void emit_goto(struct compiler *c, unsigned insn, uint64_t target)
-{
-    struct emit *e = &c->e;
-    if ((target ^ c->linear) >> 12) {
-        if (!x86_canonical(target))
-            emit_note_branch(e, UINT32_MAX);
-        emit_mov_imm(e, H_R10, target);
-        emit_jmp_to(e, c->t->stubs.indirect[c->context]);
-        return;
-    }
-    add_slow(c, emit_jmp(e), SITE_NEXT, insn)->target = target;
-}
-
-static void emit_jcc_insn(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
-{
-    struct emit *e = &c->e;
-    uint64_t target = next + (uint64_t)n->operand[0].imm.value.s;
-    unsigned cc = n->insn.opcode & 15u;
-    if ((target ^ c->linear) >> 12) {
-        uint32_t skip = emit_jcc(e, cc ^ 1);
-        emit_goto(c, insn, target);
-        if (!e->full)
-            emit_patch32(e->start, skip, emit_offset(e));
-    } else {
-        add_slow(c, emit_jcc(e, cc), SITE_NEXT, insn)->target = target;
-    }
-    emit_goto(c, insn, next);
-}
-
-/* Goes to R10. Should that not be canonical, run_trace must know which instruction raises #GP. */
-static void emit_goto_r10(struct compiler *c)
-{
-    struct emit *e = &c->e;
-    emit_note_branch(e, emit_offset(e));
-    emit_jmp_to(e, c->t->stubs.indirect[c->context]);
-}
-
-static void emit_call_insn(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
-{
-    struct emit *e = &c->e;
-    if (n->kind == NATIVE_CALL) {
-        emit_push(c, insn, H_R11, &next, 0);
-        emit_goto(c, insn, next + (uint64_t)n->operand[0].imm.value.s);
-        return;
-    }
-    const ZydisDecodedOperand *operand = &n->operand[0];
-    if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY) {
-        emit_address(c, n, next);
-        emit_look_up(c, insn, 8, false);
-        emit_through_r10(e, 0x8b, H_R10);
-    } else {
-        unsigned reg = native_register(operand->reg.value);
-        if (reg == H_R10 || reg == H_R11)
-            emit_load(e, H_R10, GS_REG(reg));
-        else
-            emit_mov(e, H_R10, reg);
-    }
-    if (n->kind == NATIVE_CALL_INDIRECT) {
-        emit_store(e, H_R10, GS(target));
-        emit_push(c, insn, H_R11, &next, 0);
-        emit_load(e, H_R10, GS(target));
-    }
-    emit_goto_r10(c);
-}
-
-static void emit_ret_insn(struct compiler *c, unsigned insn)
-{
-    struct emit *e = &c->e;
-    emit_lea(e, H_R10, H_RSP, EMIT_NONE, 0, 0);
-    emit_look_up(c, insn, 8, false);
-    emit_through_r10(e, 0x8b, H_R10);
-    emit_lea(e, H_RSP, H_RSP, EMIT_NONE, 0, 8);
-    emit_goto_r10(c);
-}
-
-/* ---- a trace's entry and its exits ---- */
-
-/* Jumps away when the 32-bit (or, `byte`, 8-bit) value at gs:[offset] is not `zero`-like. */
-static uint32_t emit_test_gs(struct compiler *c, size_t offset, bool byte, bool leave_if_zero, bool *ret_restore)
-{
-    struct emit *e = &c->e;
-    *ret_restore = c->flags_needed[0];
-    if (!c->flags_needed[0]) {
-        emit8(e, 0x65); /* cmp byte/dword gs:[offset], 0 */
-        emit8(e, byte ? 0x80 : 0x83);
-        emit8(e, 0x3c);
-        emit8(e, 0x25);
-        emit32(e, (uint32_t)offset);
-        emit8(e, 0);
-        return emit_jcc(e, leave_if_zero ? CC_E : CC_NE);
-    }
-    emit_store(e, H_RCX, GS(spill));
-    if (byte) {
-        emit8(e, 0x65); /* movzx ecx, byte gs:[offset] */
-        emit8(e, 0x0f);
-        emit8(e, 0xb6);
-        emit8(e, 0x0c);
-        emit8(e, 0x25);
-        emit32(e, (uint32_t)offset);
-    } else {
-        emit_gs(e, false, 0x8b, H_RCX, offset);
-    }
-    uint32_t zero = emit_jrcxz(e), leave;
-    if (leave_if_zero) {
-        emit8(e, 0xeb); /* jmp over the jump that leaves */
-        emit8(e, 5);
-        emit_patch8(e, zero);
-        leave = emit_jmp(e);
-    } else {
-        leave = emit_jmp(e);
-        emit_patch8(e, zero);
-    }
-    emit_load(e, H_RCX, GS(spill));
-    return leave;
-}
-
-/* Has registers loaded unless the flag at gs:[offset] says that they are. */
-static void emit_need(struct compiler *c, size_t offset, enum site_kind kind)
-{
-    bool restore;
-    struct slow *slow = add_slow(c, emit_test_gs(c, offset, true, true, &restore), kind, 0);
-    slow->restore_rcx = restore;
-    slow->resume = emit_offset(&c->e);
-}
-
-static void emit_entry(struct compiler *c)
-{
-    struct emit *e = &c->e;
-    bool restore;
-    c->trace->indirect_entry = emit_offset(e);
-    /* The flags stay whole: when the target is another, they are that one's. */
-    emit_mov(e, H_R11, H_RCX);
-    emit_mov_imm(e, H_RCX, 0 - c->linear);
-    emit_lea(e, H_RCX, H_RCX, H_R10, 0, 0);
-    uint32_t hit = emit_jrcxz(e);
-    emit_mov(e, H_RCX, H_R11);
-    emit_jmp_to(e, c->t->stubs.indirect_miss);
-    emit_patch8(e, hit);
-    emit_mov(e, H_RCX, H_R11);
-    c->trace->entry = emit_offset(e);
-    if (c->trace->vector)
-        emit_need(c, GS(vector_resident), SITE_VECTOR);
-    if (c->trace->x87)
-        emit_need(c, GS(x87_resident), SITE_X87);
-    c->trace->entry_resident = emit_offset(e);
-    struct slow *slow = add_slow(c, emit_test_gs(c, GS_ATTENTION, false, false, &restore), SITE_LOOK_UP, 0);
-    slow->restore_rcx = restore;
 }
 
 static void emit_insn(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
@@ -505,9 +97,23 @@ static void emit_insn(struct compiler *c, const struct native *n, unsigned insn,
     }
 }
 
-static bool is_branch(enum native_kind kind)
+/* ---- what goes into a trace ---- */
+
+/* The block at a linear address in the trace's page, if there is one. */
+static struct block *block_at(const struct compiler *c, uint64_t linear)
 {
-    return kind >= NATIVE_JCC && kind <= NATIVE_RET;
+    uint64_t key = c->part[0].block->key;
+    if ((linear ^ c->linear) >> 12 || (key & BLOCK_CROSSES))
+        return NULL;
+    return block_find(&c->t->soft.cache, (key & ~UINT64_C(4095)) | (linear & 4095), 0);
+}
+
+static bool in_trace(const struct compiler *c, const struct block *block)
+{
+    for (unsigned i = 0; i < c->parts; i++)
+        if (c->part[i].block == block)
+            return true;
+    return false;
 }
 
 /* False for a direct branch that may raise #GP, or fall through to where there is no code. */
@@ -518,27 +124,165 @@ static bool target_is_canonical(const struct native *n, uint64_t next)
     return x86_canonical(next) && x86_canonical(next + (uint64_t)n->operand[0].imm.value.s);
 }
 
+static void classify(const struct compiler *c, const struct x86_insn *insn, struct native *ret_native)
+{
+    native_classify(&c->t->soft.decoder.zydis[X86_CODE64], insn->bytes, insn->length, ret_native);
+    if (insn->exec == x86_exec_ud || insn->exec == x86_exec_gp)
+        ret_native->kind = NATIVE_NO;
+}
+
+static void add_part(struct compiler *c, struct block *block, uint64_t linear)
+{
+    c->part[c->parts++] = (struct part){.block = block, .linear = linear, .first = (uint16_t)c->insns};
+    for (unsigned i = 0; i < block->count; i++) {
+        unsigned insn = c->insns++;
+        c->guest[insn] = &block->insn[i];
+        c->begin[insn] = linear;
+        c->follow[insn] = i + 1u < block->count ? FOLLOW_NEXT : FOLLOW_NOT;
+        classify(c, &block->insn[i], &c->native[insn]);
+        linear += block->insn[i].length;
+        if (!target_is_canonical(&c->native[insn], linear))
+            c->native[insn].kind = NATIVE_NO;
+    }
+    c->begin[c->insns] = linear;
+}
+
+static uint64_t branch_target(const struct compiler *c, unsigned insn)
+{
+    return c->begin[insn] + c->guest[insn]->length + (uint64_t)c->native[insn].operand[0].imm.value.s;
+}
+
+/* Where the trace may go on after its last instruction: adds that block. */
+static bool extend(struct compiler *c)
+{
+    unsigned last = c->insns - 1u;
+    enum native_kind kind = c->native[last].kind;
+    bool next = kind != NATIVE_NO && kind != NATIVE_JMP && kind != NATIVE_CALL && kind < NATIVE_JMP_INDIRECT;
+    bool target = kind == NATIVE_JCC || kind == NATIVE_JMP || kind == NATIVE_CALL;
+    if (kind == NATIVE_NOP || kind == NATIVE_FLDCW)
+        next = true;
+    if (!c->part[c->parts - 1].block->plain || c->parts == PARTS_MAX)
+        return false;
+    const uint64_t to[] = {c->begin[c->insns], target ? branch_target(c, last) : 0};
+    const bool may[] = {next, target};
+    for (unsigned i = 0; i < 2; i++) {
+        struct block *block = may[i] ? block_at(c, to[i]) : NULL;
+        if (!block || in_trace(c, block) || c->insns + block->count > TRACE_INSNS)
+            continue;
+        c->follow[last] = i == 0 ? FOLLOW_NEXT : FOLLOW_TARGET;
+        add_part(c, block, to[i]);
+        return true;
+    }
+    return false;
+}
+
+/* ---- flags ---- */
+
+/* The arithmetic flags that the block reads before it writes them. */
+static uint32_t live_in(const struct compiler *c, const struct block *block)
+{
+    static _Thread_local struct native native;
+    uint32_t pending = X86_FLAGS_ARITH, live = 0;
+    for (unsigned i = 0; i < block->count && i < LOOK_AHEAD && pending; i++) {
+        classify(c, &block->insn[i], &native);
+        if (native.kind == NATIVE_NO)
+            break;
+        live |= pending & native.flags_read;
+        pending &= ~native.flags_written;
+    }
+    return live | pending;
+}
+
+/* The arithmetic flags that are live at a linear address, where the trace may go. */
+static uint32_t live_at(struct compiler *c, uint64_t linear)
+{
+    struct block *block = block_at(c, linear);
+    if (!block)
+        return X86_FLAGS_ARITH;
+    if (!block->live_known) {
+        block->live = live_in(c, block);
+        block->live_known = true;
+    }
+    if (block->live == X86_FLAGS_ARITH || in_trace(c, block))
+        return block->live;
+    unsigned i = c->parts;
+    while (i < c->parts + c->depends && c->part[i].block != block)
+        i++;
+    if (i == TRACE_PARTS)
+        return X86_FLAGS_ARITH;
+    if (i == c->parts + c->depends) {
+        c->part[i] = (struct part){.block = block, .linear = linear, .first = TRACE_INSNS};
+        c->depends++;
+    }
+    return block->live;
+}
+
+static uint32_t live_after(struct compiler *c, unsigned insn, uint32_t live_next)
+{
+    switch (c->native[insn].kind) {
+    case NATIVE_NO:
+    case NATIVE_RET:
+    case NATIVE_JMP_INDIRECT:
+    case NATIVE_CALL_INDIRECT:
+        return X86_FLAGS_ARITH;
+    case NATIVE_JCC: {
+        uint64_t target = branch_target(c, insn), next = c->begin[insn] + c->guest[insn]->length;
+        uint32_t taken = c->follow[insn] == FOLLOW_TARGET ? live_next : live_at(c, target);
+        return taken | (c->follow[insn] == FOLLOW_NEXT ? live_next : live_at(c, next));
+    }
+    case NATIVE_JMP:
+    case NATIVE_CALL:
+        return c->follow[insn] ? live_next : live_at(c, branch_target(c, insn));
+    default:
+        return c->follow[insn] ? live_next : live_at(c, c->begin[insn] + c->guest[insn]->length);
+    }
+}
+
+static void find_liveness(struct compiler *c)
+{
+    uint32_t live = X86_FLAGS_ARITH, undefined = 0;
+    c->flags_needed[c->insns] = true;
+    for (unsigned i = c->insns; i-- > 0;) {
+        const struct native *n = &c->native[i];
+        live = (live_after(c, i, live) & ~n->flags_written) | n->flags_read;
+        if (n->kind == NATIVE_NO)
+            live = X86_FLAGS_ARITH;
+        c->flags_needed[i] = (live & X86_FLAGS_ARITH) != 0;
+    }
+    for (unsigned i = 0; i < c->insns; i++) {
+        undefined = (undefined & ~c->native[i].flags_written) | c->native[i].flags_undefined;
+        c->undefined[i] = undefined;
+    }
+}
+
+/* ---- the whole ---- */
+
+static bool is_branch(enum native_kind kind)
+{
+    return kind >= NATIVE_JCC && kind <= NATIVE_RET;
+}
+
 /* Exits, out of the way: R11 says which. Returns false when memory ran out. */
 static bool emit_slows(struct compiler *c)
 {
     struct emit *e = &c->e;
     for (unsigned i = 0; i < c->slows; i++) {
         const struct slow *slow = &c->slow[i];
+        uint32_t dead = slow->kind == SITE_NEXT ? X86_FLAGS_ARITH & ~live_at(c, slow->target) : 0;
         struct site *site = arena_take(c->t, sizeof *site);
         if (!site)
             return false;
         *site = (struct site){.trace = c->trace, .target = slow->target, .field = slow->field,
                               .stub = emit_offset(e), .insn = slow->insn, .kind = slow->kind,
                               .resume = slow->resume, .missed = slow->missed,
-                              .mnemonic = (uint16_t)c->native[slow->insn].insn.mnemonic};
-        if (slow->resume_next && slow->insn + 1u < c->block->count)
+                              .mnemonic = (uint16_t)c->native[slow->insn].insn.mnemonic,
+                              .undefined = c->undefined[slow->insn] | dead};
+        if (slow->resume_next && slow->insn + 1u < c->insns)
             site->resume = c->start[slow->insn + 1];
         if (!e->full)
             emit_patch32(e->start, slow->field, emit_offset(e));
         if (slow->restore_rcx)
             emit_load(e, H_RCX, GS(spill));
-        if (slow->kind == SITE_STORED && slow->address_r10)
-            emit_store(e, H_R10, GS(scratch));
         emit_mov_imm(e, H_R11, (uint64_t)(uintptr_t)site);
         if (slow->kind == SITE_VECTOR || slow->kind == SITE_X87)
             emit_jmp_gs(e, slow->kind == SITE_VECTOR ? GS(vector_go) : GS(x87_go));
@@ -548,76 +292,80 @@ static bool emit_slows(struct compiler *c)
     return true;
 }
 
-static void find_liveness(struct compiler *c, const struct native *native)
+/* Enters the trace in the lists of all blocks that it depends on. */
+static bool publish(struct compiler *c)
 {
-    uint32_t live = 0xffffffff;
-    c->flags_needed[c->block->count] = true;
-    for (unsigned i = c->block->count; i-- > 0;) {
-        live = (live & ~native[i].flags_written) | native[i].flags_read;
-        if (native[i].kind == NATIVE_NO)
-            live = 0xffffffff;
-        c->flags_needed[i] = (live & X86_FLAGS_ARITH) != 0;
+    struct translate_vcpu *t = c->t;
+    struct trace *trace = c->trace;
+    trace->parts = (uint8_t)(c->parts + c->depends);
+    trace->part = arena_take(t, trace->parts * sizeof trace->part[0]);
+    if (!trace->part)
+        return false;
+    for (unsigned i = 0; i < trace->parts; i++) {
+        struct block *block = c->part[i].block;
+        trace->part[i] = (struct trace_part){.trace = trace, .next = block->parts, .block = block, .first = c->part[i].first};
+        block->parts = &trace->part[i];
     }
+    for (unsigned part = 0, i = 0; i <= c->insns; i++) {
+        if (part + 1 < c->parts && i == c->part[part + 1].first)
+            part++;
+        trace->insn[i] = (struct trace_insn){.start = (uint16_t)(c->start[i] - trace->indirect_entry),
+                                             .begin = (int16_t)(c->begin[i] - c->linear), .part = (uint8_t)part};
+    }
+    trace->next = trace->block->trace;
+    trace->block->trace = trace;
+    t->by_address[t->traces++] = trace;
+    t->code.used = (trace->end + 15) & ~(size_t)15;
+    t->stats.traces++;
+    return true;
+}
+
+static void emit_trace(struct compiler *c)
+{
+    emit_entry(c);
+    for (unsigned i = 0; i < c->insns; i++) {
+        c->start[i] = emit_offset(&c->e);
+        uint64_t next = c->begin[i] + c->guest[i]->length;
+        emit_insn(c, &c->native[i], i, next);
+        enum native_kind kind = c->native[i].kind;
+        if (i + 1 == c->insns && kind != NATIVE_NO && !is_branch(kind))
+            emit_goto(c, i, next);
+    }
+    c->start[c->insns] = emit_offset(&c->e);
 }
 
 struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t linear)
 {
-    static _Thread_local struct native native[BLOCK_INSNS];
-    struct compiler c;
-    memset(&c, 0, offsetof(struct compiler, slow));
-    c.full = false;
-    c.t = t;
-    c.block = block;
-    c.native = native;
-    c.linear = linear;
-    c.context = (unsigned)(t->soft.core.tlb_now - t->soft.core.tlb[0]) / X86_TLB_ENTRIES;
-    c.trace = arena_take(t, sizeof *c.trace + (block->count + 1u) * sizeof c.trace->start[0]);
-    if (!c.trace || t->code.size - t->code.used < TRACE_ROOM || t->traces == TRACES_MAX)
+    static _Thread_local struct compiler compiler;
+    struct compiler *c = &compiler;
+    memset(c, 0, offsetof(struct compiler, part));
+    c->t = t;
+    c->linear = linear;
+    c->context = (unsigned)(t->soft.core.tlb_now - t->soft.core.tlb[0]) / X86_TLB_ENTRIES;
+    if (t->code.size - t->code.used < TRACE_ROOM || t->traces == TRACES_MAX)
         return NULL;
-    c.e = (struct emit){.start = t->code.write, .at = t->code.write + t->code.used,
-                        .end = t->code.write + t->code.used + TRACE_ROOM, .full = false};
-    c.trace->native = true;
-    uint64_t next = linear;
-    for (unsigned i = 0; i < block->count; i++) {
-        next += block->insn[i].length;
-        native_classify(&t->soft.decoder.zydis[X86_CODE64], block->insn[i].bytes, block->insn[i].length, &native[i]);
-        if (block->insn[i].exec == x86_exec_ud || block->insn[i].exec == x86_exec_gp ||
-            !target_is_canonical(&native[i], next))
-            native[i].kind = NATIVE_NO;
-        c.trace->undefined = (c.trace->undefined & ~native[i].flags_written) | native[i].flags_undefined;
-        c.trace->native &= native[i].kind != NATIVE_NO;
-        c.trace->vector |= native[i].kind != NATIVE_NO && native[i].vector;
-        c.trace->x87 |= native[i].kind != NATIVE_NO && native[i].x87;
-    }
-    find_liveness(&c, native);
-    c.trace->block = block;
-    c.trace->linear = linear;
-    c.trace->count = block->count;
-    c.trace->context = (uint8_t)c.context;
-    emit_entry(&c);
-    next = linear;
-    for (unsigned i = 0; i < block->count; i++) {
-        next += block->insn[i].length;
-        c.start[i] = emit_offset(&c.e);
-        emit_insn(&c, &native[i], i, next);
-    }
-    c.start[block->count] = emit_offset(&c.e);
-    enum native_kind last = native[block->count - 1].kind;
-    if (last != NATIVE_NO && !is_branch(last))
-        emit_goto(&c, block->count - 1u, next);
-    if (!emit_slows(&c) || c.e.full || c.full)
+    c->e = (struct emit){.start = t->code.write, .at = t->code.write + t->code.used,
+                         .end = t->code.write + t->code.used + TRACE_ROOM, .full = false};
+    add_part(c, block, linear);
+    while (extend(c))
+        ;
+    find_liveness(c);
+    c->trace = arena_take(t, sizeof *c->trace + (c->insns + 1u) * sizeof c->trace->insn[0]);
+    if (!c->trace)
         return NULL;
-    c.trace->end = emit_offset(&c.e);
-    for (unsigned i = 0; i <= block->count; i++)
-        c.trace->start[i] = (uint16_t)(c.start[i] - c.trace->indirect_entry);
-    t->by_address[t->traces++] = c.trace;
-    t->code.used = (c.trace->end + 15) & ~(size_t)15;
-    c.trace->next = block->trace;
-    block->trace = c.trace;
-    t->stats.traces++;
-    return c.trace;
+    *c->trace = (struct trace){.block = block, .linear = linear, .context = (uint8_t)c->context, .native = true,
+                               .count = (uint16_t)c->insns, .undefined = c->undefined[c->insns - 1]};
+    for (unsigned i = 0; i < c->insns; i++) {
+        c->trace->native &= c->native[i].kind != NATIVE_NO;
+        c->trace->vector |= c->native[i].kind != NATIVE_NO && c->native[i].vector;
+        c->trace->x87 |= c->native[i].kind != NATIVE_NO && c->native[i].x87;
+    }
+    emit_trace(c);
+    if (!emit_slows(c) || c->e.full || c->full)
+        return NULL;
+    c->trace->end = emit_offset(&c->e);
+    return publish(c) ? c->trace : NULL;
 }
-
 /* ---- links ---- */
 
 /* A block that lies in two pages is reached through the jump cache, which is emptied when a mapping changes:
@@ -648,7 +396,11 @@ void link_site(struct translate_vcpu *t, struct site *site, struct trace *target
     site->next_link = target->incoming;
     target->incoming = site;
     bool resident = site->trace->vector >= target->vector && site->trace->x87 >= target->x87;
-    emit_patch32(t->code.write, site->field, resident ? target->entry_resident : target->entry);
+    uint32_t to = resident ? target->entry_resident : target->entry;
+    /* Attention can wait, since every way that leads back to where it came from has a jump to a lower address. */
+    if (resident && target->linear > site->trace->linear)
+        to = target->forward_resident;
+    emit_patch32(t->code.write, site->field, to);
     t->stats.links++;
 }
 

@@ -25,7 +25,6 @@ void fast_init(struct translate_vcpu *t)
             clear(t, context, slot);
     t->index_mask = (uint64_t)(FAST_ENTRIES - 1) << 12;
     t->page_mask = ~PAGE_MASK;
-    t->one = 1;
 }
 
 void fast_learn(struct translate_vcpu *t, uint64_t linear)
@@ -35,7 +34,8 @@ void fast_learn(struct translate_vcpu *t, uint64_t linear)
     unsigned slot = (unsigned)(linear >> 12) % FAST_ENTRIES;
     const struct x86_tlb_entry *from = x86_tlb_slot(core, linear);
     uint64_t page = linear & ~PAGE_MASK;
-    bool read = from->read_tag == page, write = from->write_tag == page;
+    bool read = from->read_tag == page;
+    bool write = from->write_tag == page && !(__atomic_load_n(from->flags, __ATOMIC_RELAXED) & RAM_PAGE_CODE);
     if (!read && !write)
         return;
     struct fast_entry *entry = &t->tlb[context][slot];
@@ -63,4 +63,22 @@ void fast_forget_page(struct translate_vcpu *t, uint64_t linear)
 {
     for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++)
         clear(t, context, (unsigned)(linear >> 12) % FAST_ENTRIES);
+}
+
+void fast_check_code(struct translate_vcpu *t, unsigned context, unsigned slot)
+{
+    struct fast_entry *entry = &t->tlb[context][slot];
+    if (__atomic_load_n(entry->flags, __ATOMIC_RELAXED) & RAM_PAGE_CODE)
+        entry->write_bias = never(slot);
+}
+
+void fast_forbid_stores(struct translate_vcpu *t, const uint8_t *flags)
+{
+    for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++)
+        for (unsigned word = 0; word < FAST_ENTRIES / 64; word++)
+            for (uint64_t bits = t->tlb_used[context][word]; bits; bits &= bits - 1) {
+                unsigned slot = word * 64 + (unsigned)__builtin_ctzll(bits);
+                if (t->tlb[context][slot].flags == flags)
+                    t->tlb[context][slot].write_bias = never(slot);
+            }
 }

@@ -33,7 +33,8 @@ struct trace *trace_at(const struct translate_vcpu *t, uint32_t offset, unsigned
         return NULL;
     struct trace *trace = t->by_address[low];
     for (unsigned i = 0; i < trace->count; i++) {
-        if (offset >= trace->indirect_entry + trace->start[i] && offset < trace->indirect_entry + trace->start[i + 1]) {
+        if (offset >= trace->indirect_entry + trace->insn[i].start &&
+            offset < trace->indirect_entry + trace->insn[i + 1].start) {
             *ret_insn = i;
             return trace;
         }

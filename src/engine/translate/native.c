@@ -154,6 +154,15 @@ static bool high_byte(const struct native *n)
     return false;
 }
 
+/* The count of a shift or rotation is a constant that is not zero. */
+static bool shifts_for_sure(const struct native *n)
+{
+    for (unsigned i = 0; i < n->insn.operand_count; i++)
+        if (n->operand[i].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+            return (n->operand[i].imm.value.u & (n->insn.operand_width == 64 ? 63 : 31)) != 0;
+    return false;
+}
+
 static void note_flags(struct native *n)
 {
     const ZydisAccessedFlags *flags = n->insn.cpu_flags;
@@ -164,7 +173,8 @@ static void note_flags(struct native *n)
     n->flags_undefined = (uint32_t)flags->undefined & ARITHMETIC;
     n->sets_flags = n->flags_written != 0;
     /* A count of zero leaves the flags as they are. */
-    if (n->insn.meta.category == ZYDIS_CATEGORY_SHIFT || n->insn.meta.category == ZYDIS_CATEGORY_ROTATE) {
+    bool shift = n->insn.meta.category == ZYDIS_CATEGORY_SHIFT || n->insn.meta.category == ZYDIS_CATEGORY_ROTATE;
+    if (shift && !shifts_for_sure(n)) {
         n->flags_read |= n->flags_written;
         n->flags_written = 0;
     }

@@ -42,7 +42,11 @@ static struct trace *translate(struct translate_vcpu *t, struct block *block, ui
 void traces_flush(struct translate_vcpu *t)
 {
     for (size_t i = 0; i < t->traces; i++)
-        t->by_address[i]->block->trace = NULL;
+        for (unsigned n = 0; n < t->by_address[i]->parts; n++) {
+            struct block *block = t->by_address[i]->part[n].block;
+            block->trace = NULL;
+            block->parts = NULL;
+        }
     t->traces = 0;
     t->arena_used = 0;
     t->code.used = t->stubs.end;
@@ -52,19 +56,31 @@ void traces_flush(struct translate_vcpu *t)
     spaces_forget(t);
 }
 
-/* The block is being dropped: nothing may lead to its traces any more. */
+static void drop_trace(struct translate_vcpu *t, struct trace *trace)
+{
+    trace->dead = true;
+    unlink_incoming(t, trace);
+    jumps_drop(t, trace);
+    if (t->link_from && t->link_from->trace == trace)
+        t->link_from = NULL;
+    struct trace **at = &trace->block->trace;
+    while (*at != trace)
+        at = &(*at)->next;
+    *at = trace->next;
+    for (unsigned i = 0; i < trace->parts; i++) {
+        struct trace_part **part = &trace->part[i].block->parts;
+        while (*part != &trace->part[i])
+            part = &(*part)->next;
+        *part = trace->part[i].next;
+    }
+    t->stats.dropped++;
+}
+
+/* The block is being dropped: nothing may lead to a trace that depends on it any more. */
 void tier_dropped(struct engine_vcpu *vcpu, struct block *block)
 {
-    struct translate_vcpu *t = translate_of(vcpu);
-    for (struct trace *trace = block->trace; trace; trace = trace->next) {
-        unlink_incoming(t, trace);
-        trace->dropped = true;
-        jumps_drop(t, trace);
-        if (t->link_from && t->link_from->trace == trace)
-            t->link_from = NULL;
-        t->stats.dropped++;
-    }
-    block->trace = NULL;
+    while (block->parts)
+        drop_trace(translate_of(vcpu), block->parts->trace);
 }
 
 /* ---- flags between the two worlds ---- */
@@ -126,12 +142,9 @@ static bool interpret(struct translate_vcpu *t, const struct site *site)
     const struct trace *trace = site->trace;
     unsigned number = site->insn;
     struct x86_core *core = &t->soft.core;
-    struct block *block = trace->block;
-    const struct x86_insn *insn = &block->insn[number];
-    uint64_t rip = trace->linear;
-    for (unsigned i = 0; i <= number; i++)
-        rip += block->insn[i].length;
-    core->cpu.reg[X86_RIP] = rip;
+    struct block *block = trace_block(trace, number);
+    const struct x86_insn *insn = trace_insn(trace, number);
+    core->cpu.reg[X86_RIP] = trace->linear + (uint64_t)(int64_t)trace->insn[number].begin + insn->length;
     core->insn = insn;
     core->insn_end = insn + 1;
     t->soft.cache.running = block;
@@ -145,27 +158,7 @@ static bool interpret(struct translate_vcpu *t, const struct site *site)
     fast_learn(t, address);
     if (!(insn->flags & X86_INSN_MEMORY) || insn->opcode == 0xff)
         fast_learn(t, core->cpu.reg[X86_RSP]);
-    return core->insn_end != NULL;
-}
-
-/* A store hit a page that holds code. */
-static bool stored(struct translate_vcpu *t, const struct trace *trace, unsigned number)
-{
-    struct x86_core *core = &t->soft.core;
-    struct block *block = trace->block;
-    uint64_t rip = trace->linear;
-    for (unsigned i = 0; i <= number; i++)
-        rip += block->insn[i].length;
-    core->cpu.reg[X86_RIP] = rip;
-    core->insn_end = block->insn + 1; /* cleared when the block itself goes */
-    t->soft.cache.running = block;
-    const struct ram *ram = t->soft.vm->config.ram;
-    for (unsigned i = 0; i < ram->regions; i++) {
-        uint64_t offset = t->scratch - (uint64_t)(uintptr_t)ram->region[i].host;
-        if (offset < ram->region[i].size)
-            core->env->code_written(core->owner, ram->region[i].gpa + offset, 32);
-    }
-    return core->insn_end != NULL;
+    return core->insn_end != NULL && !trace->dead;
 }
 
 /* The trace was just found, so the TLB has its page. */
@@ -183,7 +176,7 @@ static void refuse_target(struct translate_vcpu *t)
     struct trace *trace = trace_at(t, t->branch, &number);
     if (!trace) /* no branch, but a block's end at the edge of the address space: fetching there raises #GP */
         return;
-    const struct x86_insn *insn = &trace->block->insn[number];
+    const struct x86_insn *insn = trace_insn(trace, number);
     if (insn->opcode == 0xc3)
         t->soft.core.cpu.reg[X86_RSP] -= 8;
     else if ((insn->modrm >> 3 & 7) == 2)
@@ -199,6 +192,7 @@ static bool run_trace(struct translate_vcpu *t, struct trace *trace)
     uint32_t to = trace->entry;
     unsigned what = 0;
     t->checked_away = false;
+    t->exit_undefined = trace->undefined;
     for (;;) {
         struct site *site = enter(t, what, to);
         if (!site) {
@@ -209,6 +203,7 @@ static bool run_trace(struct translate_vcpu *t, struct trace *trace)
             return true;
         }
         trace = site->trace;
+        t->exit_undefined = site->undefined;
         t->stats.exit[site->kind]++;
         switch ((enum site_kind)site->kind) {
         case SITE_NEXT:
@@ -223,16 +218,11 @@ static bool run_trace(struct translate_vcpu *t, struct trace *trace)
             core->cpu.reg[X86_RIP] = trace->linear;
             t->no_vectors = true;
             return true;
-        case SITE_STORED:
-            t->checked_away = !stored(t, trace, site->insn);
-            /* When its own code is gone the trace ends here, but a call, always the last, is finished first. */
-            if (t->checked_away && site->insn + 1u < trace->count)
-                return true;
-            break;
         case SITE_INTERPRET:
         default: {
-            bool last = site->insn + 1u == trace->block->count;
-            bool plain = trace->block->plain;
+            const struct trace_part *part = &trace->part[trace->insn[site->insn].part];
+            bool last = site->insn + 1u == part->first + part->block->count;
+            bool plain = part->block->plain;
             t->checked_away = !interpret(t, site);
             if (t->checked_away || !site->resume)
                 return !last || plain;

@@ -106,11 +106,12 @@ static void put_in_place(struct translate_vcpu *t, const struct space *space)
     for (unsigned i = 0; i < space->pages; i++) {
         const struct space_page *page = &space->page[i];
         t->tlb[page->context][page->slot] = page->entry;
+        fast_check_code(t, page->context, page->slot);
         t->tlb_used[page->context][page->slot / 64] |= UINT64_C(1) << (page->slot % 64);
         t->tlb_global[page->context][page->slot / 64] &= ~(UINT64_C(1) << (page->slot % 64));
     }
     for (unsigned i = 0; i < space->jumps; i++)
-        if (!space->jump[i]->dropped)
+        if (!space->jump[i]->dead)
             jumps_enter(t, space->jump[i], false);
 }
 

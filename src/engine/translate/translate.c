@@ -121,6 +121,11 @@ static void top_mnemonics(const struct engine_vcpu *vcpu, const char *what, cons
     }
 }
 
+static void tier_code_appears(struct engine_vcpu *vcpu, const uint8_t *flags)
+{
+    fast_forbid_stores(translate_of(vcpu), flags);
+}
+
 static void tier_stats(const struct engine_vcpu *vcpu, FILE *out)
 {
     const struct translate_vcpu *t = (const struct translate_vcpu *)vcpu;
@@ -141,7 +146,6 @@ static void tier_stats(const struct engine_vcpu *vcpu, FILE *out)
         {"exits_interpret", s->exit[SITE_INTERPRET]},
         {"exits_look_up", s->exit[SITE_LOOK_UP]},
         {"exits_vector", s->exit[SITE_VECTOR]},
-        {"exits_stored", s->exit[SITE_STORED]},
         {"exits_x87", s->exit[SITE_X87]},
     };
     for (size_t n = 0; n < sizeof row / sizeof row[0]; n++)
@@ -158,6 +162,7 @@ static const struct tier_ops tier = {
     .run = tier_run,
     .dropped = tier_dropped,
     .flushed = tier_flushed,
+    .code_appears = tier_code_appears,
     .mapping_changed = tier_mapping_changed,
     .stats = tier_stats,
 };

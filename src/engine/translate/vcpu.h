@@ -7,7 +7,8 @@
  * that uses them sees to it at its start, and leaving to C ends it.
  *
  * Guest memory is reached through `tlb`, a second software TLB in the form that generated code tests
- * fastest. It holds copies of what core.tlb proved, and never more. */
+ * fastest. It holds copies of what core.tlb proved, and never more; and no permission to store to a page that
+ * holds code. */
 #ifndef VENEER_ENGINE_TRANSLATE_VCPU_H
 #define VENEER_ENGINE_TRANSLATE_VCPU_H
 
@@ -26,7 +27,7 @@
 struct fast_entry {
     uint64_t read_bias, write_bias;
     uint8_t *host;  /* the page */
-    uint8_t *flags; /* its flag byte */
+    const uint8_t *flags; /* its flag byte */
 };
 
 /* ---- code ---- */
@@ -37,7 +38,6 @@ enum site_kind {
     SITE_INTERPRET, /* interpret instruction `insn`, then go on at `resume` (0: at RIP) */
     SITE_LOOK_UP,   /* attention, before the trace's first instruction */
     SITE_VECTOR,    /* the trace needs the vector registers, which the guest may not use now */
-    SITE_STORED,    /* instruction `insn` stored to a page with code, at host address `scratch` */
     SITE_X87,       /* as SITE_VECTOR, for the x87 registers */
     SITE_KINDS
 };
@@ -53,31 +53,64 @@ struct site {
     uint32_t resume;        /* offset in code memory */
     uint32_t field;         /* SITE_NEXT: the displacement to patch */
     uint32_t stub;          /* SITE_NEXT: where the displacement goes when not linked */
+    uint32_t undefined;     /* arithmetic flags that are undefined or dead there */
     uint16_t insn;
     uint16_t mnemonic;      /* SITE_INTERPRET: of insn, for statistics; 0: the host faulted */
     uint8_t kind;
     bool missed;            /* SITE_INTERPRET: only because the TLB did not have its operand */
 };
 
-/* One translation of a block: for a linear address and a TLB context (which implies the privilege level). */
-struct trace {
+#define TRACE_INSNS 128u
+#define TRACE_PARTS 24u
+
+/* One translation: of a block and of those that are likely to follow it in its page, for a linear address and
+ * a TLB context (which implies the privilege level). A trace stands and falls with every block it was made
+ * from, be it only that the block's first instructions told which flags are dead. */
+struct trace_part {
+    struct trace *trace;
+    struct trace_part *next; /* of the same block */
     struct block *block;
-    struct trace *next;      /* of the same block */
+    uint16_t first;          /* the trace's instruction that is the block's first; TRACE_INSNS: none */
+};
+
+struct trace_insn {
+    uint16_t start; /* of its code, from `indirect_entry` */
+    int16_t begin;  /* its own address, from the trace's */
+    uint8_t part;
+};
+
+struct trace {
+    struct block *block;     /* the first */
+    struct trace *next;      /* that starts with the same block */
     uint64_t linear;
     uint32_t entry;          /* for direct jumps */
     uint32_t entry_resident; /* the same, for jumps from traces with the registers resident that this one uses */
+    uint32_t forward_resident; /* the same, for those to a higher address: attention waits for one to a lower */
     uint32_t indirect_entry; /* for indirect ones: checks R10 against `linear` */
     uint32_t end;
     uint8_t context;
-    bool dropped;            /* its block is gone */
     bool native;             /* all of its instructions run as host code */
     bool vector;             /* uses the vector registers */
     bool x87;                /* uses the x87 or MMX registers */
+    bool dead;               /* a block of it was dropped */
+    uint8_t parts;
     uint16_t count;          /* of instructions */
     uint32_t undefined;      /* arithmetic flags that are undefined at its end */
-    struct site *incoming;   /* jumps that lead to `entry` */
-    uint16_t start[];        /* where each instruction's code starts, from `indirect_entry`; the last is its end */
+    struct site *incoming;   /* jumps that lead here */
+    struct trace_part *part;
+    struct trace_insn insn[]; /* and one more, for the end of the code */
 };
+
+/* The instruction, decoded, and the block that it is of. */
+static inline struct block *trace_block(const struct trace *trace, unsigned number)
+{
+    return trace->part[trace->insn[number].part].block;
+}
+static inline const struct x86_insn *trace_insn(const struct trace *trace, unsigned number)
+{
+    const struct trace_part *part = &trace->part[trace->insn[number].part];
+    return &part->block->insn[number - part->first];
+}
 
 #define TRACES_MAX 262144u
 
@@ -117,10 +150,9 @@ struct translate_vcpu {
 
     uint64_t host_rsp;
     uint64_t spill;        /* RCX, for a few instructions */
-    uint64_t scratch;      /* a host address that was stored to */
-    uint64_t scratch_index;
     uint64_t target;       /* an indirect branch's, while the return address is pushed */
-    uint64_t index_mask, page_mask, one, jump_mask; /* constants for PEXT */
+    uint64_t scratch;      /* for FLDCW */
+    uint64_t index_mask, page_mask, jump_mask; /* constants for PEXT */
     uint32_t branch;       /* where in code memory the last indirect branch is */
     uint32_t flags;        /* AH as LAHF, AL as SETO */
     uint32_t host_mxcsr;
@@ -149,6 +181,7 @@ struct translate_vcpu {
     struct site *link_from;    /* the jump to link when the next trace is found */
     bool check;                /* compare each trace with the interpreter (check.c) */
     bool checked_away;         /* the last run did not end with its trace */
+    uint32_t exit_undefined;   /* arithmetic flags that have no meaning where the last run ended */
     bool no_vectors;           /* the next block needs vector registers that the guest may not use now */
     bool fill_jump;            /* an indirect jump missed: enter the next trace in `jump` */
     void *signal_stack;
@@ -174,6 +207,10 @@ void fast_init(struct translate_vcpu *t);
 void fast_learn(struct translate_vcpu *t, uint64_t linear);
 void fast_forget(struct translate_vcpu *t, bool keep_global);
 void fast_forget_page(struct translate_vcpu *t, uint64_t linear);
+/* The page with this flag byte holds code now: no entry of it allows stores any more. */
+void fast_forbid_stores(struct translate_vcpu *t, const uint8_t *flags);
+/* The same for one entry, which was put aside while its page may have got code. */
+void fast_check_code(struct translate_vcpu *t, unsigned context, unsigned slot);
 
 /* stubs.c: makes the stubs at the start of code memory. */
 void stubs_make(struct translate_vcpu *t);
