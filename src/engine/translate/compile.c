@@ -8,6 +8,7 @@
  * for that. So when an access faults, arithmetic flags that are dead at that point may be stale in what the
  * guest's handler sees of them. */
 #include "engine/translate/compile.h"
+#include "engine/translate/system.h"
 #include "isa/x86/paging.h"
 
 #define PARTS_MAX 12u  /* blocks in a trace; the rest of TRACE_PARTS is for those only looked at */
@@ -75,6 +76,13 @@ static void emit_lea_insn(struct compiler *c, const struct native *n, unsigned i
         emit_store(e, to, GS_REG(to));
 }
 
+static void emit_switch(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
+{
+    uint32_t field = system_emit_switch(&c->e, c->t, n, c->context, next);
+    if (field)
+        add_slow(c, field, SITE_INTERPRET, insn)->restore_rcx = true;
+}
+
 static void emit_insn(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
 {
     struct emit *e = &c->e;
@@ -92,6 +100,10 @@ static void emit_insn(struct compiler *c, const struct native *n, unsigned insn,
     case NATIVE_RET: emit_ret_insn(c, insn); break;
     case NATIVE_FLDCW: emit_fldcw(c, n, insn, next); break;
     case NATIVE_NOP: break;
+    case NATIVE_SYSTEM: system_emit(e, n, c->flags_needed[insn + 1]); break;
+    case NATIVE_SWITCH: emit_switch(c, n, insn, next); break;
+    case NATIVE_PUSHF: emit_pushf_insn(c, insn); break;
+    case NATIVE_POPF: emit_popf_insn(c, insn); break;
     default:
         add_slow(c, emit_jmp(e), SITE_INTERPRET, insn)->resume_next = true;
     }
@@ -119,6 +131,8 @@ static bool in_trace(const struct compiler *c, const struct block *block)
 /* False for a direct branch that may raise #GP, or fall through to where there is no code. */
 static bool target_is_canonical(const struct native *n, uint64_t next)
 {
+    if (n->kind == NATIVE_SWITCH)
+        return x86_canonical(next);
     if (n->kind != NATIVE_JCC && n->kind != NATIVE_JMP && n->kind != NATIVE_CALL)
         return true;
     return x86_canonical(next) && x86_canonical(next + (uint64_t)n->operand[0].imm.value.s);
@@ -127,7 +141,7 @@ static bool target_is_canonical(const struct native *n, uint64_t next)
 static void classify(const struct compiler *c, const struct x86_insn *insn, struct native *ret_native)
 {
     native_classify(&c->t->soft.decoder.zydis[X86_CODE64], insn->bytes, insn->length, ret_native);
-    if (insn->exec == x86_exec_ud || insn->exec == x86_exec_gp)
+    if (insn->exec == x86_exec_ud || insn->exec == x86_exec_gp || !system_allows(c->t, c->context, ret_native))
         ret_native->kind = NATIVE_NO;
 }
 
@@ -259,7 +273,7 @@ static void find_liveness(struct compiler *c)
 
 static bool is_branch(enum native_kind kind)
 {
-    return kind >= NATIVE_JCC && kind <= NATIVE_RET;
+    return (kind >= NATIVE_JCC && kind <= NATIVE_RET) || kind == NATIVE_SWITCH;
 }
 
 /* Exits, out of the way: R11 says which. Returns false when memory ran out. */
@@ -356,7 +370,7 @@ struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t li
     *c->trace = (struct trace){.block = block, .linear = linear, .context = (uint8_t)c->context, .native = true,
                                .count = (uint16_t)c->insns, .undefined = c->undefined[c->insns - 1]};
     for (unsigned i = 0; i < c->insns; i++) {
-        c->trace->native &= c->native[i].kind != NATIVE_NO;
+        c->trace->native &= c->native[i].kind != NATIVE_NO && system_repeats(&c->native[i]);
         c->trace->vector |= c->native[i].kind != NATIVE_NO && c->native[i].vector;
         c->trace->x87 |= c->native[i].kind != NATIVE_NO && c->native[i].x87;
     }

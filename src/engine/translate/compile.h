@@ -66,6 +66,8 @@ void emit_fldcw(struct compiler *c, const struct native *n, unsigned insn, uint6
 /* flow.c. next: address of the next instruction. */
 void emit_entry(struct compiler *c);
 void emit_push_insn(struct compiler *c, const struct native *n, unsigned insn);
+void emit_pushf_insn(struct compiler *c, unsigned insn);
+void emit_popf_insn(struct compiler *c, unsigned insn);
 void emit_pop_insn(struct compiler *c, const struct native *n, unsigned insn);
 void emit_goto(struct compiler *c, unsigned insn, uint64_t target);
 void emit_jcc_insn(struct compiler *c, const struct native *n, unsigned insn, uint64_t next);

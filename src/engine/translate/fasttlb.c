@@ -25,6 +25,8 @@ void fast_init(struct translate_vcpu *t)
             clear(t, context, slot);
     t->index_mask = (uint64_t)(FAST_ENTRIES - 1) << 12;
     t->page_mask = ~PAGE_MASK;
+    t->keep_if = ~(uint64_t)X86_FLAG_IF;
+    t->keep_df = ~(uint64_t)X86_FLAG_DF;
 }
 
 void fast_learn(struct translate_vcpu *t, uint64_t linear)

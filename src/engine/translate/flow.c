@@ -1,5 +1,6 @@
 /* flow.c - the stack, jumps, and a trace's entry. */
 #include "engine/translate/compile.h"
+#include "engine/translate/system.h"
 #include "isa/x86/paging.h"
 
 /* mov [r10], reg or mov reg, [r10], 64 bits. */
@@ -51,6 +52,22 @@ void emit_pop_insn(struct compiler *c, const struct native *n, unsigned insn)
         emit_store(e, reg, GS_REG(reg));
     if (reg != H_RSP)
         emit_lea(e, H_RSP, H_RSP, EMIT_NONE, 0, 8);
+}
+
+void emit_pushf_insn(struct compiler *c, unsigned insn)
+{
+    system_emit_get_flags(&c->e);
+    emit_push(c, insn, H_R11, NULL, GS(target));
+}
+
+void emit_popf_insn(struct compiler *c, unsigned insn)
+{
+    struct emit *e = &c->e;
+    emit_lea(e, H_R10, H_RSP, EMIT_NONE, 0, 0);
+    emit_look_up(c, insn, 8, false);
+    emit_through_r10(e, 0x8b, H_R10);
+    add_slow(c, system_emit_set_flags(e), SITE_INTERPRET, insn)->resume_next = true;
+    emit_lea(e, H_RSP, H_RSP, EMIT_NONE, 0, 8);
 }
 
 /* ---- control flow ---- */

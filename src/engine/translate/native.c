@@ -1,4 +1,5 @@
 #include "engine/translate/native.h"
+#include "engine/translate/system.h"
 #include "engine/translate/x87.h"
 
 #define ARITHMETIC                                                                                           \
@@ -219,6 +220,9 @@ static enum native_kind flow_kind(struct native *n)
 static enum native_kind kind_of(struct native *n)
 {
     const ZydisDecodedInstruction *insn = &n->insn;
+    enum native_kind kind = system_kind(n);
+    if (kind != NATIVE_NO)
+        return kind;
     switch (insn->meta.category) {
     case ZYDIS_CATEGORY_NOP:
     case ZYDIS_CATEGORY_WIDENOP:

@@ -6,10 +6,13 @@
 #include <string.h>
 
 #include "engine/translate/emit.h"
+#include "engine/translate/system.h"
 #include "engine/translate/vcpu.h"
 #include "engine/translate/x87.h"
 #include "isa/x86/mem.h"
 #include "isa/x86/paging.h"
+
+#define NO_ADDRESS (UINT64_C(1) << 63) /* not canonical */
 
 #define HOT 3u /* offers before a block is translated */
 
@@ -185,6 +188,34 @@ static void refuse_target(struct translate_vcpu *t)
     interpret(t, &site);
 }
 
+/* RIP may be that of the instruction after an STI, reached in translated code: if so, it comes before any interrupt.
+ * Wrongly so when it was reached another way, but nobody can tell when an interrupt should have come. */
+static void cast_shadow(struct translate_vcpu *t)
+{
+    if (t->soft.core.cpu.reg[X86_RIP] == t->shadow_at)
+        t->soft.core.cpu.sti_shadow = true;
+    t->shadow_at = NO_ADDRESS;
+}
+
+/* The trace for RIP, when nothing has to be looked at before it runs and the jump cache has it; else NULL. */
+static struct trace *follow(struct translate_vcpu *t)
+{
+    const struct engine_vcpu *vcpu = &t->soft;
+    const struct x86_core *core = &vcpu->core;
+    struct x86_cpu *cpu = &t->soft.core.cpu;
+    if (atomic_load_explicit(&core->attention, memory_order_relaxed) || core->mode != X86_CODE64 || core->debug_armed ||
+        cpu->activity != X86_RUNNING || cpu->event.valid || cpu->mov_ss_shadow || cpu->nmi_pending || t->check ||
+        (vcpu->interrupt_waiting && (cpu->rflags & X86_FLAG_IF)) || !system_agrees(t))
+        return NULL;
+    struct trace *trace = t->jump[context_of(core)][jump_slot(cpu->reg[X86_RIP])].trace;
+    if (!trace || trace->linear != cpu->reg[X86_RIP])
+        return NULL;
+    if (cpu->sti_shadow)
+        t->shadow_at = trace->linear;
+    cpu->sti_shadow = false;
+    return trace;
+}
+
 /* Runs the trace and what follows. True when the loop may simply look up the block at RIP. */
 static bool run_trace(struct translate_vcpu *t, struct trace *trace)
 {
@@ -200,6 +231,7 @@ static bool run_trace(struct translate_vcpu *t, struct trace *trace)
             t->fill_jump = true;
             if (!x86_canonical(core->cpu.reg[X86_RIP]))
                 refuse_target(t);
+            cast_shadow(t);
             return true;
         }
         trace = site->trace;
@@ -212,6 +244,7 @@ static bool run_trace(struct translate_vcpu *t, struct trace *trace)
             return true;
         case SITE_LOOK_UP:
             core->cpu.reg[X86_RIP] = trace->linear;
+            cast_shadow(t);
             return true;
         case SITE_VECTOR:
         case SITE_X87:
@@ -224,8 +257,17 @@ static bool run_trace(struct translate_vcpu *t, struct trace *trace)
             bool last = site->insn + 1u == part->first + part->block->count;
             bool plain = part->block->plain;
             t->checked_away = !interpret(t, site);
-            if (t->checked_away || !site->resume)
+            if (!t->checked_away && site->resume)
+                break;
+            trace = follow(t);
+            if (!trace) {
+                t->fill_jump = true;
                 return !last || plain;
+            }
+            t->stats.followed++;
+            to = trace->entry;
+            what = 0;
+            continue;
         }
         }
         what = (trace->vector ? ENTER_VECTOR : 0) | (trace->x87 ? ENTER_X87 : 0);
@@ -240,6 +282,14 @@ bool tier_run(struct engine_vcpu *vcpu, struct block *block, uint64_t linear, bo
 {
     struct translate_vcpu *t = translate_of(vcpu);
     unsigned context = context_of(&vcpu->core);
+    vcpu->core.cpu.sti_shadow = false; /* cast by the last run; this block's first instruction is what it protects */
+    if (!system_agrees(t)) {
+        t->link_from = NULL;
+        if (x86_cpl(&vcpu->core.cpu) % 3)
+            return false;
+        traces_flush(t);
+        system_assume(t);
+    }
     if (t->no_vectors) { /* this block raises #NM or #UD: the interpreter does it best */
         t->no_vectors = false;
         return false;

@@ -141,6 +141,7 @@ static void tier_stats(const struct engine_vcpu *vcpu, FILE *out)
         {"arena_bytes", t->arena_used},
         {"links", s->links},
         {"unlinks", s->unlinks},
+        {"followed", s->followed},
         {"exits_next", s->exit[SITE_NEXT]},
         {"exits_indirect", s->exit[SITE_INDIRECT]},
         {"exits_interpret", s->exit[SITE_INTERPRET]},

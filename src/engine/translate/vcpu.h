@@ -140,6 +140,7 @@ struct stubs {
 struct translate_stats {
     uint64_t traces, code_bytes, flushes, links, unlinks, dropped;
     uint64_t checked;
+    uint64_t followed; /* ends of traces in the interpreter, from where the next was at hand */
     uint64_t exit[SITE_KINDS];
     /* Single instructions that traces had interpreted, by mnemonic: always, and for want of a TLB entry. */
     uint32_t interpreted[ZYDIS_MNEMONIC_MAX_VALUE + 1], missed[ZYDIS_MNEMONIC_MAX_VALUE + 1];
@@ -152,6 +153,8 @@ struct translate_vcpu {
     uint64_t spill;        /* RCX, for a few instructions */
     uint64_t target;       /* an indirect branch's, while the return address is pushed */
     uint64_t scratch;      /* for FLDCW */
+    uint64_t shadow_at;    /* linear address of the instruction after the last STI */
+    uint64_t keep_if, keep_df; /* all bits but that flag's, for PEXT and PDEP */
     uint64_t index_mask, page_mask, jump_mask; /* constants for PEXT */
     uint32_t branch;       /* where in code memory the last indirect branch is */
     uint32_t flags;        /* AH as LAHF, AL as SETO */
@@ -171,6 +174,7 @@ struct translate_vcpu {
     uint64_t jump_global[X86_TLB_CONTEXTS][JUMP_ENTRIES / 64];
     uint64_t jump_pages[JUMP_PAGES / 64]; /* linear page numbers that may have entries in `jump` */
     struct spaces *spaces;
+    uint64_t assumed_cr4; /* the bits that traces rely on (system.c) */
     struct codemem code;
     struct stubs stubs;
     uint8_t *arena; /* traces and sites */
