@@ -88,7 +88,7 @@ static void emit_goto_r10(struct compiler *c)
 {
     struct emit *e = &c->e;
     emit_note_branch(e, emit_offset(e));
-    emit_jmp_to(e, c->t->stubs.indirect[c->context]);
+    emit_indirect(e, c->context);
 }
 
 /* Goes to a constant address in another page, where the mapping may have changed meanwhile. */
@@ -98,7 +98,11 @@ static void emit_goto_far(struct compiler *c, uint64_t target)
     if (!x86_canonical(target))
         emit_note_branch(e, UINT32_MAX);
     emit_mov_imm(e, H_R10, target);
-    emit_jmp_to(e, c->t->stubs.indirect[c->context]);
+    emit8(e, 0x65); /* jmp gs:[the target's slot] */
+    emit8(e, 0xff);
+    emit8(e, 0x24);
+    emit8(e, 0x25);
+    emit32(e, (uint32_t)(GS(jump) + (c->context * JUMP_ENTRIES + jump_slot(target)) * sizeof(struct jump_entry) + 8));
 }
 
 /* Goes to a constant linear address: linked later within the page, through the jump cache beyond it, where

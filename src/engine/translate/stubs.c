@@ -192,8 +192,7 @@ static void make_leave(struct emit *e, const struct translate_vcpu *t)
     emit8(e, 0xc3);
 }
 
-/* R10 = target: jumps to what the jump cache has for it, which checks that it is for that target. */
-static void make_indirect(struct emit *e, unsigned context)
+void emit_indirect(struct emit *e, unsigned context)
 {
     emit_rorx(e, H_R11, H_R10, JUMP_FOLD);
     emit_lea(e, H_R11, H_R11, H_R10, 0, 0);
@@ -234,7 +233,7 @@ void stubs_make(struct translate_vcpu *t)
     emit_jmp_to(e, t->stubs.leave);
     for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++) {
         t->stubs.indirect[context] = emit_offset(e);
-        make_indirect(e, context);
+        emit_indirect(e, context);
     }
     t->stubs.end = emit_offset(e);
     t->code.used = t->stubs.end;

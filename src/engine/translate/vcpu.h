@@ -216,7 +216,11 @@ void fast_forbid_stores(struct translate_vcpu *t, const uint8_t *flags);
 /* The same for one entry, which was put aside while its page may have got code. */
 void fast_check_code(struct translate_vcpu *t, unsigned context, unsigned slot);
 
-/* stubs.c: makes the stubs at the start of code memory. */
+struct emit;
+/* stubs.c: goes to R10 = target, to what the jump cache has for it, which checks that it is for that target.
+ * Emitted at each place that jumps, so that the host's branch predictor tells them apart. */
+void emit_indirect(struct emit *e, unsigned context);
+/* Makes the stubs at the start of code memory. */
 void stubs_make(struct translate_vcpu *t);
 
 /* check.c: runs the trace by `run`, and again by the interpreter, and aborts with a report when they
