@@ -180,10 +180,64 @@ static void check_xsave(void)
     write_cr4(read_cr4() & ~CR4_OSXSAVE);
 }
 
+/* ---- the same in loops, which a translator runs as host code ---- */
+
+/* Each goes round 100 times and traps in the last, at the label that RBX holds. */
+CODE(loop_sse_divide, "mov $100, %ecx\n lea 2f(%rip), %rbx\n 1: mov $0x1f80, %eax\n mov $0x1d80, %edx\n cmp $1, %ecx\n cmove %edx, %eax\n"
+                      " mov %eax, (%rdi)\n ldmxcsr (%rdi)\n mov $0x3f800000, %eax\n movd %eax, %xmm1\n xorps %xmm2, %xmm2\n"
+                      " 2: divss %xmm2, %xmm1\n dec %ecx\n jnz 1b\n int3")
+CODE(loop_misaligned, "mov $100, %ecx\n lea 2f(%rip), %rbx\n xor %edx, %edx\n 1: mov $8, %eax\n cmp $1, %ecx\n cmovne %edx, %eax\n"
+                      " 2: movaps (%rdi,%rax), %xmm0\n dec %ecx\n jnz 1b\n int3")
+CODE(loop_x87_divide, "fninit\n mov $100, %ecx\n lea 2f(%rip), %rbx\n 1: mov $0x37f, %eax\n mov $0x37b, %edx\n cmp $1, %ecx\n cmove %edx, %eax\n"
+                      " mov %eax, (%rdi)\n fnclex\n fldcw (%rdi)\n fld1\n fldz\n fdivrp\n nop\n"
+                      " 2: fstp %st(0)\n dec %ecx\n jnz 1b\n int3")
+
+/* Sums of 1 to 100: in an x87 register while it is stored and changed to integer under another rounding, and in an MMX
+ * register; with MXCSR and an upper half that must outlive it. */
+CODE(loop_x87_mmx, "fninit\n mov $100, %ecx\n movl $0x3f80, (%rdi)\n ldmxcsr (%rdi)\n vpcmpeqd %ymm3, %ymm3, %ymm3\n"
+                   " movw $0xf7f, (%rdi)\n movw $0x37f, 2(%rdi)\n fldz\n"
+                   " 1: mov %ecx, 4(%rdi)\n fildl 4(%rdi)\n faddp\n fldcw (%rdi)\n fistl 8(%rdi)\n fldcw 2(%rdi)\n dec %ecx\n jnz 1b\n"
+                   " fstpt 16(%rdi)\n mov 16(%rdi), %rsi\n mov 8(%rdi), %eax\n"
+                   " mov $100, %ecx\n pxor %mm1, %mm1\n 1: movd %ecx, %mm0\n paddd %mm0, %mm1\n dec %ecx\n jnz 1b\n movd %mm1, %edx\n emms\n"
+                   " stmxcsr (%rdi)\n mov (%rdi), %r8d\n vextracti128 $1, %ymm3, %xmm4\n vmovq %xmm4, %rbx\n fnstcw (%rdi)\n int3")
+
+static void check_loops(void)
+{
+    if (!cpu_has(1, 2, 26) || !cpu_has(1, 2, 28)) {
+        skip("loops", "CPUID has no AVX");
+        return;
+    }
+    write_cr4(read_cr4() | CR4_OSXSAVE);
+    run_with(&set_xcr0, 0, 7);
+    struct trap trap = run_with(&loop_sse_divide, 3, UDATA);
+    check_trap_not_tcg("#XM in a loop", &trap, 19, 0, "TCG never raises it");
+    check_equal_not_tcg("RIP is the instruction", trap.frame.rip, trap.frame.rbx, "TCG never raises it");
+    check_equal_not_tcg("in the last round", trap.frame.rcx, 1, "TCG never raises it");
+    trap = run_with(&loop_misaligned, 3, UDATA);
+    check_trap_not_tcg("MOVAPS not aligned in a loop", &trap, 13, 0, "TCG does not check");
+    check_equal_not_tcg("RIP is the instruction", trap.frame.rip, trap.frame.rbx, "TCG does not check");
+    check_equal_not_tcg("in the last round", trap.frame.rcx, 1, "TCG does not check");
+    trap = run_with(&loop_x87_divide, 3, UDATA);
+    check_trap_not_tcg("#MF in a loop", &trap, 16, 0, "TCG raises it at FWAIT only");
+    check_equal_not_tcg("RIP is the next that waits", trap.frame.rip, trap.frame.rbx, "TCG raises it at FWAIT only");
+    check_equal_not_tcg("in the last round", trap.frame.rcx, 1, "TCG raises it at FWAIT only");
+    __asm__ volatile("fninit");
+    trap = run_with(&loop_x87_mmx, 3, UDATA);
+    check_trap("x87 and MMX in loops", &trap, 3, 0);
+    check_equal("the integer", trap.frame.rax, 5050);
+    check_equal("the significand", trap.frame.rsi, 5050ull << 51);
+    check_equal("the MMX sum", trap.frame.rdx, 5050);
+    check_equal("MXCSR", trap.frame.r8 & 0xffc0, 0x3f80);
+    check_equal("the high half of a YMM register", trap.frame.rbx, ~0ull);
+    __asm__ volatile("fninit");
+    write_cr4(read_cr4() & ~CR4_OSXSAVE);
+}
+
 void kernel_main(void)
 {
     check_x87();
     check_sse();
     check_fxsave();
     check_xsave();
+    check_loops();
 }
