@@ -139,7 +139,7 @@ static bool same_but_sticky(const struct eq_result *a, const struct eq_result *b
 /* An instruction that faults leaves the flags; RIP tells that it completed, and the next one faulted. */
 static uint64_t flags_mask(const struct eq_case *c, const struct eq_result *r, const struct eq_leeway *leeway)
 {
-    bool fault = r->vector == 0 || (r->vector >= 11 && r->vector <= 14) || r->vector == 17 || r->vector == 19;
+    bool fault = r->vector != 1 && r->vector != 3 && r->vector != 4; /* those are traps, at their instruction's end */
 
     uint64_t mask = r->state.rip != c->state.rip ? ~leeway->flags : UINT64_MAX;
 

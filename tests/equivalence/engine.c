@@ -3,15 +3,22 @@
  * An engine that translates does so only for code that runs often, so a case can be run several times over,
  * from the same state and memory; the last run's result counts. */
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "case.h"
 #include "guest.h"
 #include "support/flat.h"
 
+#define PATIENCE_S 5 /* twice this at most, then a case counts as stuck */
+
 struct executor {
     struct flat flat;
+    _Atomic unsigned runs; /* started */
+    pthread_t watchdog;
     struct x86_cpu start; /* what every case has in common */
     uint8_t before[EQ_IMAGE_SIZE];
 };
@@ -19,6 +26,21 @@ struct executor {
 unsigned engine_repeats = 1;
 
 static uint8_t *engine_image(struct executor *e) { return ram_host(&e->flat.ram, GUEST_IMAGE, EQ_IMAGE_SIZE); }
+
+/* Kicks the vCPU out of a run that it has seen twice. */
+static void *watch(void *context)
+{
+    const struct timespec pause = {.tv_sec = PATIENCE_S};
+    struct executor *e = context;
+
+    for (unsigned seen = 0, now;; seen = now) {
+        nanosleep(&pause, NULL); /* ended here by pthread_cancel */
+        now = atomic_load(&e->runs);
+        if (now == seen)
+            e->flat.engine->kick(e->flat.vcpu[0]);
+    }
+    return NULL;
+}
 
 static int open_engine(const struct engine_ops *engine, struct executor **ret_executor)
 {
@@ -29,6 +51,8 @@ static int open_engine(const struct engine_ops *engine, struct executor **ret_ex
     flat_open(&e->flat, engine, 1, 2);
     memset(ram_host(&e->flat.ram, 0, GUEST_RAM_SIZE), 0, GUEST_RAM_SIZE);
     guest_build(ram_host(&e->flat.ram, 0, GUEST_RAM_SIZE), &e->start);
+    if (pthread_create(&e->watchdog, NULL, watch, e) != 0)
+        return -EAGAIN;
     *ret_executor = e;
     return 0;
 }
@@ -51,6 +75,7 @@ static void engine_run(struct executor *e, const struct eq_case *c, struct eq_re
         guest_enter(c, &cpu);
         if (run > 0)
             memcpy(data, e->before, data_size);
+        atomic_fetch_add(&e->runs, 1);
         ret_result->stuck = flat_run(&e->flat, 0, &cpu, &cpu) != ENGINE_EXIT_HALT;
     }
     ram_write(&e->flat.ram, code, field, fits);
@@ -60,6 +85,8 @@ static void engine_run(struct executor *e, const struct eq_case *c, struct eq_re
 
 static void engine_close(struct executor *e)
 {
+    pthread_cancel(e->watchdog);
+    pthread_join(e->watchdog, NULL);
     flat_close(&e->flat);
     free(e);
 }

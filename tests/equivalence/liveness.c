@@ -17,7 +17,7 @@ static bool keeps_flags_of_zero_count(const ZydisDecodedInstruction *insn, const
         return true;
     if (!twice && insn->meta.category != ZYDIS_CATEGORY_SHIFT && insn->meta.category != ZYDIS_CATEGORY_ROTATE)
         return false;
-    return count->type != ZYDIS_OPERAND_TYPE_IMMEDIATE || (count->imm.value.u & 31) == 0;
+    return count->type != ZYDIS_OPERAND_TYPE_IMMEDIATE || (count->imm.value.u & (operand[0].size == 64 ? 63 : 31)) == 0;
 }
 
 static uint64_t live(const struct eq_case *c, const ZydisDecoder *decoder, uint64_t offset, unsigned depth)

@@ -111,6 +111,8 @@ static bool keeps_to_pointers(const struct sequence *s, const struct eq_insn *i)
             continue;
         if (!hidden && is_reserved(s, eq_gpr_of(o->reg.value)))
             return false;
+        if (hidden && s->call_at != 0 && eq_gpr_of(o->reg.value) == X86_RSP)
+            return false; /* a RET that takes an old return address may loop for ever */
         if (hidden && (eq_gpr_of(o->reg.value) == X86_RBX || eq_gpr_of(o->reg.value) == s->index ||
                        eq_gpr_of(o->reg.value) == s->counter)) /* CMPXCHG8B and CPUID aside, nothing steps RBX */
             return false;
@@ -256,7 +258,7 @@ static void step_pointer(struct sequence *s)
 
     do
         reg = (int)eq_below(&s->g->random, 16);
-    while (!is_pointer(s, reg));
+    while (!is_pointer(s, reg) || (reg == X86_RSP && s->call_at != 0));
     if (eq_once_in(&s->g->random, 2)) {
         const uint8_t add[4] = {(uint8_t)(0x48 | rex_b(reg)), 0x83, (uint8_t)(0xc0 | (reg & 7)), (uint8_t)step};
 
