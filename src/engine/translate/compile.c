@@ -100,6 +100,10 @@ static void emit_insn(struct compiler *c, const struct native *n, unsigned insn,
     case NATIVE_RET: emit_ret_insn(c, insn); break;
     case NATIVE_FLDCW: emit_fldcw(c, n, insn, next); break;
     case NATIVE_NOP: break;
+    case NATIVE_BITS:
+    case NATIVE_STRING:
+    case NATIVE_LEAVE:
+    case NATIVE_PUSH_MEMORY: emit_special(c, n, insn, next); break;
     case NATIVE_SYSTEM: system_emit(e, n, c->flags_needed[insn + 1]); break;
     case NATIVE_SWITCH: emit_switch(c, n, insn, next); break;
     case NATIVE_PUSHF: emit_pushf_insn(c, insn); break;

@@ -63,9 +63,14 @@ void emit_look_up(struct compiler *c, unsigned insn, unsigned size, bool write);
 void emit_memory(struct compiler *c, const struct native *n, unsigned insn, uint64_t next);
 void emit_fldcw(struct compiler *c, const struct native *n, unsigned insn, uint64_t next);
 
+/* special.c */
+void emit_special(struct compiler *c, const struct native *n, unsigned insn, uint64_t next);
+
 /* flow.c. next: address of the next instruction. */
 void emit_entry(struct compiler *c);
 void emit_push_insn(struct compiler *c, const struct native *n, unsigned insn);
+/* Pushes what is at GS(target). */
+void emit_push_stored(struct compiler *c, unsigned insn);
 void emit_pushf_insn(struct compiler *c, unsigned insn);
 void emit_popf_insn(struct compiler *c, unsigned insn);
 void emit_pop_insn(struct compiler *c, const struct native *n, unsigned insn);

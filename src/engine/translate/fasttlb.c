@@ -25,6 +25,10 @@ void fast_init(struct translate_vcpu *t)
             clear(t, context, slot);
     t->index_mask = (uint64_t)(FAST_ENTRIES - 1) << 12;
     t->page_mask = ~PAGE_MASK;
+    t->below_64 = 63;
+    t->above_63 = ~t->below_64;
+    t->below_32 = 31;
+    t->above_31 = ~t->below_32;
     t->keep_if = ~(uint64_t)X86_FLAG_IF;
     t->keep_df = ~(uint64_t)X86_FLAG_DF;
 }

@@ -54,10 +54,15 @@ void emit_pop_insn(struct compiler *c, const struct native *n, unsigned insn)
         emit_lea(e, H_RSP, H_RSP, EMIT_NONE, 0, 8);
 }
 
+void emit_push_stored(struct compiler *c, unsigned insn)
+{
+    emit_push(c, insn, H_R11, NULL, GS(target));
+}
+
 void emit_pushf_insn(struct compiler *c, unsigned insn)
 {
     system_emit_get_flags(&c->e);
-    emit_push(c, insn, H_R11, NULL, GS(target));
+    emit_push_stored(c, insn);
 }
 
 void emit_popf_insn(struct compiler *c, unsigned insn)

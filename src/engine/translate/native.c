@@ -1,4 +1,5 @@
 #include "engine/translate/native.h"
+#include "engine/translate/special.h"
 #include "engine/translate/system.h"
 #include "engine/translate/x87.h"
 
@@ -42,7 +43,6 @@ static bool plain_category(ZydisInstructionCategory category)
 static int by_mnemonic(ZydisMnemonic mnemonic)
 {
     switch (mnemonic) {
-    case ZYDIS_MNEMONIC_CMPXCHG16B: /* alignment */
     case ZYDIS_MNEMONIC_LDMXCSR: /* the host may allow bits that the model reserves */
     case ZYDIS_MNEMONIC_VLDMXCSR:
     case ZYDIS_MNEMONIC_XLAT:
@@ -53,6 +53,7 @@ static int by_mnemonic(ZydisMnemonic mnemonic)
     case ZYDIS_MNEMONIC_VPMASKMOVD:
     case ZYDIS_MNEMONIC_VPMASKMOVQ:
         return 0;
+    case ZYDIS_MNEMONIC_PAUSE:
     case ZYDIS_MNEMONIC_CMC:
     case ZYDIS_MNEMONIC_CLC:
     case ZYDIS_MNEMONIC_STC:
@@ -221,9 +222,12 @@ static enum native_kind kind_of(struct native *n)
 {
     const ZydisDecodedInstruction *insn = &n->insn;
     enum native_kind kind = system_kind(n);
+    if (kind == NATIVE_NO)
+        kind = special_kind(n);
     if (kind != NATIVE_NO)
         return kind;
     switch (insn->meta.category) {
+    case ZYDIS_CATEGORY_PREFETCH:
     case ZYDIS_CATEGORY_NOP:
     case ZYDIS_CATEGORY_WIDENOP:
         return NATIVE_NOP;
@@ -262,10 +266,8 @@ static enum native_kind kind_of(struct native *n)
         n->vector = true;
     if (!n->memory)
         return NATIVE_REGISTER;
-    /* A bit string's address depends on the register, and four scratch needs do not fit. */
-    bool bit_string = insn->meta.category == ZYDIS_CATEGORY_BITBYTE &&
-                      (insn->mnemonic == ZYDIS_MNEMONIC_BT || insn->mnemonic == ZYDIS_MNEMONIC_BTS ||
-                       insn->mnemonic == ZYDIS_MNEMONIC_BTR || insn->mnemonic == ZYDIS_MNEMONIC_BTC) &&
+    /* Of 16 bits, which special.c leaves alone: its address depends on the register. */
+    bool bit_string = insn->meta.category == ZYDIS_CATEGORY_BITBYTE && n->operand[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
                       n->operand[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
     if (bit_string || high_byte(n) || (n->reads_r10 && n->reads_r11))
         return NATIVE_NO;

@@ -12,10 +12,10 @@ enum native_kind {
     NATIVE_MEMORY,   /* one explicit memory operand */
     NATIVE_LEA,      /* an address that is not accessed */
     NATIVE_PUSH, NATIVE_POP,  /* of a register or constant, 64 bits */
-    NATIVE_PUSH_MEMORY,
     NATIVE_JCC, NATIVE_JMP, NATIVE_CALL,  /* direct */
     NATIVE_JMP_INDIRECT, NATIVE_CALL_INDIRECT, NATIVE_RET,
     NATIVE_NOP,
+    NATIVE_BITS, NATIVE_STRING, NATIVE_LEAVE, NATIVE_PUSH_MEMORY, /* special.h */
     NATIVE_SYSTEM, NATIVE_SWITCH, NATIVE_PUSHF, NATIVE_POPF, /* system.h */
     NATIVE_FLDCW
 };

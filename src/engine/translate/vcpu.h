@@ -155,6 +155,7 @@ struct translate_vcpu {
     uint64_t scratch;      /* for FLDCW */
     uint64_t shadow_at;    /* linear address of the instruction after the last STI */
     uint64_t keep_if, keep_df; /* all bits but that flag's, for PEXT and PDEP */
+    uint64_t above_63, below_64, above_31, below_32;
     uint64_t index_mask, page_mask, jump_mask; /* constants for PEXT */
     uint32_t branch;       /* where in code memory the last indirect branch is */
     uint32_t flags;        /* AH as LAHF, AL as SETO */
