@@ -392,8 +392,7 @@ static void link_through_cache(struct translate_vcpu *t, struct site *site)
 {
     struct emit e = {.start = t->code.write, .at = t->code.write + t->code.used,
                      .end = t->code.write + t->code.size, .full = false};
-    emit_mov_imm(&e, H_R10, site->target);
-    emit_jmp_to(&e, t->stubs.indirect[site->trace->context]);
+    emit_direct(&e, site->trace->context, site->target);
     if (e.full)
         return;
     emit_patch32(t->code.write, site->field, (uint32_t)t->code.used);

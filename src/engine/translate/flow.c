@@ -102,12 +102,7 @@ static void emit_goto_far(struct compiler *c, uint64_t target)
     struct emit *e = &c->e;
     if (!x86_canonical(target))
         emit_note_branch(e, UINT32_MAX);
-    emit_mov_imm(e, H_R10, target);
-    emit8(e, 0x65); /* jmp gs:[the target's slot] */
-    emit8(e, 0xff);
-    emit8(e, 0x24);
-    emit8(e, 0x25);
-    emit32(e, (uint32_t)(GS(jump) + (c->context * JUMP_ENTRIES + jump_slot(target)) * sizeof(struct jump_entry) + 8));
+    emit_direct(e, c->context, target);
 }
 
 /* Goes to a constant linear address: linked later within the page, through the jump cache beyond it, where

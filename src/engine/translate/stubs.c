@@ -205,6 +205,12 @@ void emit_indirect(struct emit *e, unsigned context)
     emit32(e, (uint32_t)(GS(jump) + context * sizeof(struct jump_entry) * JUMP_ENTRIES + 8));
 }
 
+void emit_direct(struct emit *e, unsigned context, uint64_t target)
+{
+    emit_mov_imm(e, H_R10, target);
+    emit_jmp_gs(e, GS(jump) + (context * JUMP_ENTRIES + jump_slot(target)) * sizeof(struct jump_entry) + 8);
+}
+
 void stubs_make(struct translate_vcpu *t)
 {
     struct emit emit = {.start = t->code.write, .at = t->code.write + t->code.used,

@@ -221,6 +221,8 @@ struct emit;
 /* stubs.c: goes to R10 = target, to what the jump cache has for it, which checks that it is for that target.
  * Emitted at each place that jumps, so that the host's branch predictor tells them apart. */
 void emit_indirect(struct emit *e, unsigned context);
+/* The same for a target that is known. */
+void emit_direct(struct emit *e, unsigned context, uint64_t target);
 /* Makes the stubs at the start of code memory. */
 void stubs_make(struct translate_vcpu *t);
 
