@@ -19,7 +19,7 @@
 
 /* ---- memory ---- */
 
-#define FAST_ENTRIES 4096u /* by linear page number; a power of two */
+#define FAST_ENTRIES 16384u /* by linear page number; a power of two */
 #define FAST_SHIFT 5       /* log2 of an entry's size */
 
 /* linear + bias is the offset in the page when the entry is of that page; for any other linear address that
