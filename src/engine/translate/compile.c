@@ -83,9 +83,27 @@ static void emit_switch(struct compiler *c, const struct native *n, unsigned ins
         add_slow(c, field, SITE_INTERPRET, insn)->restore_rcx = true;
 }
 
+/* The code for the instruction, which has no memory operand, uses the host's R10. */
+static bool touches_r10(const struct native *n)
+{
+    for (unsigned i = 0; i < n->insn.operand_count; i++) {
+        const ZydisDecodedOperand *operand = &n->operand[i];
+        if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER && n->kind == NATIVE_LEA &&
+            native_register(operand->reg.value) == H_R10)
+            return true;
+        if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY &&
+            (native_register(operand->mem.base) == H_R10 || native_register(operand->mem.index) == H_R10))
+            return true;
+    }
+    return n->reads_r10 || n->writes_r10;
+}
+
 static void emit_insn(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
 {
     struct emit *e = &c->e;
+    bool registers = n->kind == NATIVE_REGISTER || n->kind == NATIVE_LEA;
+    if (registers ? touches_r10(n) : n->kind == NATIVE_NO || n->kind > NATIVE_NOP)
+        c->in_r10 = WINDOWS; /* the other kinds look after it themselves */
     switch (n->kind) {
     case NATIVE_REGISTER: emit_register(c, n, insn); break;
     case NATIVE_MEMORY: emit_memory(c, n, insn, next); break;
@@ -297,6 +315,11 @@ static bool emit_slows(struct compiler *c)
                               .undefined = c->undefined[slow->insn] | dead};
         if (slow->resume_next && slow->insn + 1u < c->insns)
             site->resume = c->start[slow->insn + 1];
+        site->window = slow->window;
+        site->window_base = slow->window_base;
+        site->window_disp = slow->window_disp;
+        site->window_size = slow->window ? (uint16_t)c->window[slow->window - 1].size : 0;
+        site->window_write = slow->window && c->window[slow->window - 1].write;
         if (!e->full)
             emit_patch32(e->start, slow->field, emit_offset(e));
         if (slow->restore_rcx)
@@ -306,6 +329,12 @@ static bool emit_slows(struct compiler *c)
             emit_jmp_gs(e, slow->kind == SITE_VECTOR ? GS(vector_go) : GS(x87_go));
         else
             emit_jmp_to(e, c->t->stubs.leave);
+        if (slow->window && site->resume) { /* what comes next may rely on R10 */
+            uint32_t next = site->resume;
+            site->resume = emit_offset(e);
+            emit_load(e, H_R10, GS(window) + 8 * (slow->window - 1u));
+            emit_jmp_to(e, next);
+        }
     }
     return true;
 }
@@ -341,6 +370,7 @@ static bool publish(struct compiler *c)
 static void emit_trace(struct compiler *c)
 {
     emit_entry(c);
+    c->in_r10 = WINDOWS;
     for (unsigned i = 0; i < c->insns; i++) {
         c->start[i] = emit_offset(&c->e);
         uint64_t next = c->begin[i] + c->guest[i]->length;
@@ -368,6 +398,7 @@ struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t li
     while (extend(c))
         ;
     find_liveness(c);
+    find_windows(c);
     c->trace = arena_take(t, sizeof *c->trace + (c->insns + 1u) * sizeof c->trace->insn[0]);
     if (!c->trace)
         return NULL;

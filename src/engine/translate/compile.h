@@ -19,6 +19,9 @@ struct slow {
     bool restore_rcx;
     bool resume_next;    /* resume at the next instruction */
     bool missed;         /* SITE_INTERPRET: for want of a TLB entry */
+    uint8_t window;      /* and in its stead this window was to be opened: its number plus one */
+    uint8_t window_base; /* whose first byte is at this guest register plus window_disp */
+    int32_t window_disp;
 };
 
 /* How a trace goes on after a part's last instruction. */
@@ -31,6 +34,19 @@ struct part {
     uint8_t follow;      /* enum follow */
 };
 
+/* A range that is looked up once: see window.c. */
+struct window {
+    unsigned first; /* the instruction that looks it up */
+    int32_t low;    /* as window_access.at */
+    unsigned size;  /* bytes */
+    bool write;
+};
+struct window_access {
+    uint8_t base;
+    int32_t disp;   /* from the register's value at the time */
+    int32_t at;     /* from the unknown value that the register had or came from */
+};
+
 struct compiler {
     struct translate_vcpu *t;
     struct trace *trace;
@@ -39,7 +55,8 @@ struct compiler {
     uint64_t linear;
     unsigned parts, insns, depends; /* depends: blocks looked at only, after `parts` in part[] */
     bool full;
-    unsigned slows;
+    unsigned slows, windows;
+    unsigned in_r10; /* the window whose host address R10 holds, or WINDOWS */
     struct part part[TRACE_PARTS];
     const struct x86_insn *guest[TRACE_INSNS];
     uint64_t begin[TRACE_INSNS + 1];    /* linear addresses */
@@ -47,6 +64,9 @@ struct compiler {
     uint32_t undefined[TRACE_INSNS];    /* arithmetic flags that are undefined after instruction n */
     uint32_t start[TRACE_INSNS + 1];    /* where instruction n's code starts */
     uint8_t follow[TRACE_INSNS];        /* enum follow, after instruction n */
+    struct window window[WINDOWS];
+    struct window_access access[TRACE_INSNS];
+    uint8_t window_of[TRACE_INSNS];     /* instruction n's window, or WINDOWS */
     struct slow slow[SLOW_MAX];
     struct native native[TRACE_INSNS];
 };
@@ -57,14 +77,21 @@ struct slow *add_slow(struct compiler *c, uint32_t field, enum site_kind kind, u
 /* lookup.c. R10 = linear address of the explicit memory operand; next: address of the next instruction. */
 void emit_address(struct compiler *c, const struct native *n, uint64_t next);
 /* R10 = linear address: becomes the host address of `size` bytes there, or the instruction is interpreted.
- * R11 is lost. */
-void emit_look_up(struct compiler *c, unsigned insn, unsigned size, bool write);
+ * R11 is lost. Returns the exit to the interpreter, until the next add_slow. */
+struct slow *emit_look_up(struct compiler *c, unsigned insn, unsigned size, bool write);
 /* An instruction with a memory operand. */
 void emit_memory(struct compiler *c, const struct native *n, unsigned insn, uint64_t next);
 void emit_fldcw(struct compiler *c, const struct native *n, unsigned insn, uint64_t next);
 
 /* special.c */
 void emit_special(struct compiler *c, const struct native *n, unsigned insn, uint64_t next);
+
+/* window.c. Finds the accesses that share look-ups. */
+void find_windows(struct compiler *c);
+/* For an instruction with a window: `address` (R10 or R11) = the window's host address, which the window's first
+ * instruction looks up. Returns the access's distance from there. R10 is lost, unless `address` is R11 and it is
+ * not the first; R11 is lost with the first. */
+unsigned emit_window(struct compiler *c, unsigned insn, unsigned address);
 
 /* flow.c. next: address of the next instruction. */
 void emit_entry(struct compiler *c);

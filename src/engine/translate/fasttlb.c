@@ -54,6 +54,15 @@ void fast_learn(struct translate_vcpu *t, uint64_t linear)
     t->tlb_global[context][slot / 64] |= (uint64_t)from->global << (slot % 64);
 }
 
+uint8_t *fast_find(const struct translate_vcpu *t, uint64_t linear, unsigned size, bool write)
+{
+    const struct x86_core *core = &t->soft.core;
+    unsigned context = (unsigned)(core->tlb_now - core->tlb[0]) / X86_TLB_ENTRIES;
+    const struct fast_entry *entry = &t->tlb[context][(linear >> 12) % FAST_ENTRIES];
+    uint64_t offset = linear + (write ? entry->write_bias : entry->read_bias);
+    return offset <= RAM_PAGE_SIZE - size ? entry->host + offset : NULL;
+}
+
 void fast_forget(struct translate_vcpu *t, bool keep_global)
 {
     for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++) {
@@ -80,6 +89,7 @@ void fast_check_code(struct translate_vcpu *t, unsigned context, unsigned slot)
 
 void fast_forbid_stores(struct translate_vcpu *t, const uint8_t *flags)
 {
+    t->generation++;
     for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++)
         for (unsigned word = 0; word < FAST_ENTRIES / 64; word++)
             for (uint64_t bits = t->tlb_used[context][word]; bits; bits &= bits - 1) {

@@ -3,12 +3,24 @@
 #include "engine/translate/system.h"
 #include "isa/x86/paging.h"
 
-/* mov [r10], reg or mov reg, [r10], 64 bits. */
-static void emit_through_r10(struct emit *e, unsigned opcode, unsigned reg)
+/* mov [r10 + disp], reg (opcode 0x89) or mov reg, [r10 + disp] (0x8b), 64 bits. */
+static void emit_through_r10(struct emit *e, unsigned opcode, unsigned reg, unsigned disp)
 {
     emit_rex(e, true, reg, 0, H_R10);
     emit8(e, opcode);
-    emit8(e, (reg & 7) << 3 | 2);
+    emit8(e, 0x80 | (reg & 7) << 3 | 2);
+    emit32(e, disp);
+}
+
+/* R10 + the result = host address of the instruction's own slot of the stack, `disp` from RSP. R11 is lost. */
+static unsigned emit_stack(struct compiler *c, unsigned insn, int32_t disp, bool write)
+{
+    if (c->window_of[insn] < WINDOWS)
+        return emit_window(c, insn, H_R10);
+    c->in_r10 = WINDOWS;
+    emit_lea(&c->e, H_R10, H_RSP, EMIT_NONE, 0, disp);
+    emit_look_up(c, insn, 8, write);
+    return 0;
 }
 
 /* Pushes host register `reg`; R11, which is free only after the look-up, stands for the constant, or for
@@ -16,13 +28,12 @@ static void emit_through_r10(struct emit *e, unsigned opcode, unsigned reg)
 static void emit_push(struct compiler *c, unsigned insn, unsigned reg, const uint64_t *constant, size_t gs)
 {
     struct emit *e = &c->e;
-    emit_lea(e, H_R10, H_RSP, EMIT_NONE, 0, -8);
-    emit_look_up(c, insn, 8, true);
+    unsigned disp = emit_stack(c, insn, -8, true);
     if (reg == H_R11 && constant)
         emit_mov_imm(e, H_R11, *constant);
     else if (reg == H_R11)
         emit_load(e, H_R11, gs);
-    emit_through_r10(e, 0x89, reg);
+    emit_through_r10(e, 0x89, reg, disp);
     emit_lea(e, H_RSP, H_RSP, EMIT_NONE, 0, -8);
 }
 
@@ -45,11 +56,12 @@ void emit_pop_insn(struct compiler *c, const struct native *n, unsigned insn)
 {
     struct emit *e = &c->e;
     unsigned reg = native_register(n->operand[0].reg.value);
-    emit_lea(e, H_R10, H_RSP, EMIT_NONE, 0, 0);
-    emit_look_up(c, insn, 8, false);
-    emit_through_r10(e, 0x8b, reg);
-    if (reg == H_R10 || reg == H_R11)
+    unsigned disp = emit_stack(c, insn, 0, false);
+    emit_through_r10(e, 0x8b, reg, disp);
+    if (reg == H_R10 || reg == H_R11) {
         emit_store(e, reg, GS_REG(reg));
+        c->in_r10 = WINDOWS;
+    }
     if (reg != H_RSP)
         emit_lea(e, H_RSP, H_RSP, EMIT_NONE, 0, 8);
 }
@@ -70,7 +82,7 @@ void emit_popf_insn(struct compiler *c, unsigned insn)
     struct emit *e = &c->e;
     emit_lea(e, H_R10, H_RSP, EMIT_NONE, 0, 0);
     emit_look_up(c, insn, 8, false);
-    emit_through_r10(e, 0x8b, H_R10);
+    emit_through_r10(e, 0x8b, H_R10, 0);
     add_slow(c, system_emit_set_flags(e), SITE_INTERPRET, insn)->resume_next = true;
     emit_lea(e, H_RSP, H_RSP, EMIT_NONE, 0, 8);
 }
@@ -150,10 +162,11 @@ void emit_call_insn(struct compiler *c, const struct native *n, unsigned insn, u
         return;
     }
     const ZydisDecodedOperand *operand = &n->operand[0];
+    c->in_r10 = WINDOWS;
     if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY) {
         emit_address(c, n, next);
         emit_look_up(c, insn, 8, false);
-        emit_through_r10(e, 0x8b, H_R10);
+        emit_through_r10(e, 0x8b, H_R10, 0);
     } else {
         unsigned reg = native_register(operand->reg.value);
         if (reg == H_R10 || reg == H_R11)
@@ -172,9 +185,8 @@ void emit_call_insn(struct compiler *c, const struct native *n, unsigned insn, u
 void emit_ret_insn(struct compiler *c, unsigned insn)
 {
     struct emit *e = &c->e;
-    emit_lea(e, H_R10, H_RSP, EMIT_NONE, 0, 0);
-    emit_look_up(c, insn, 8, false);
-    emit_through_r10(e, 0x8b, H_R10);
+    unsigned disp = emit_stack(c, insn, 0, false);
+    emit_through_r10(e, 0x8b, H_R10, disp);
     emit_lea(e, H_RSP, H_RSP, EMIT_NONE, 0, 8);
     emit_goto_r10(c);
 }

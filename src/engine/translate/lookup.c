@@ -45,7 +45,7 @@ static size_t tlb_field(const struct compiler *c, size_t field)
 
 /* R10 = linear address: becomes the host address of `size` bytes there, and R11 the entry's offset; or the
  * instruction is interpreted. */
-void emit_look_up(struct compiler *c, unsigned insn, unsigned size, bool write)
+struct slow *emit_look_up(struct compiler *c, unsigned insn, unsigned size, bool write)
 {
     struct emit *e = &c->e;
     size_t bias = tlb_field(c, write ? offsetof(struct fast_entry, write_bias) : offsetof(struct fast_entry, read_bias));
@@ -58,7 +58,7 @@ void emit_look_up(struct compiler *c, unsigned insn, unsigned size, bool write)
         struct slow *slow = add_slow(c, emit_jcc(e, CC_A), SITE_INTERPRET, insn);
         slow->resume_next = slow->missed = true;
         emit_add_gs_index(e, H_R10, H_R11, host);
-        return;
+        return slow;
     }
     emit_pext(e, H_R11, H_R10, GS(index_mask));
     emit_rorx(e, H_R11, H_R11, 64 - FAST_SHIFT);
@@ -75,22 +75,29 @@ void emit_look_up(struct compiler *c, unsigned insn, unsigned size, bool write)
     emit_gs_index(e, true, 0x8b, H_RCX, H_R11, host);
     emit_lea(e, H_R10, H_R10, H_RCX, 0, 0);
     emit_load(e, H_RCX, GS(spill));
+    return slow;
 }
 
 void emit_memory(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
 {
     struct emit *e = &c->e;
-    emit_address(c, n, next);
-    emit_look_up(c, insn, n->size, n->write);
-    unsigned address = H_R10;
+    unsigned address = n->reads_r10 ? H_R11 : H_R10, disp = 0;
+    if (c->window_of[insn] < WINDOWS) {
+        disp = emit_window(c, insn, address);
+    } else {
+        c->in_r10 = WINDOWS;
+        emit_address(c, n, next);
+        emit_look_up(c, insn, n->size, n->write);
+        if (n->reads_r10)
+            emit_mov(e, H_R11, H_R10);
+    }
     if (n->reads_r10) {
-        emit_mov(e, H_R11, H_R10);
-        address = H_R11;
         emit_load(e, H_R10, GS_REG(X86_R10));
+        c->in_r10 = WINDOWS;
     } else if (n->reads_r11) {
         emit_load(e, H_R11, GS_REG(X86_R11));
     }
-    native_emit_memory(e, n, c->guest[insn]->bytes, address);
+    native_emit_memory(e, n, c->guest[insn]->bytes, address, disp);
     if (n->writes_r10)
         emit_store(e, H_R10, GS_REG(X86_R10));
     if (n->writes_r11)

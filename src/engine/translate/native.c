@@ -331,14 +331,19 @@ static void emit_vex(struct emit *e, const struct native *n, const uint8_t *byte
     emit_bytes(e, bytes + at, modrm - at);
 }
 
-void native_emit_memory(struct emit *e, const struct native *n, const uint8_t *bytes, unsigned address)
+void native_emit_memory(struct emit *e, const struct native *n, const uint8_t *bytes, unsigned address, unsigned disp)
 {
     unsigned modrm = n->insn.raw.modrm.offset;
     if (n->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
         emit_vex(e, n, bytes, modrm, address);
     else
         emit_legacy(e, n, bytes, modrm, address);
-    emit8(e, (bytes[modrm] & 0x38u) | (address & 7));
+    unsigned mod = disp == 0 ? 0 : disp < 128 ? 1 : 2;
+    emit8(e, mod << 6 | (bytes[modrm] & 0x38u) | (address & 7));
+    if (mod == 1)
+        emit8(e, disp);
+    else if (mod == 2)
+        emit32(e, disp);
     unsigned after = modrm + 1 + (n->insn.raw.modrm.rm == 4 ? 1 : 0) + n->insn.raw.disp.size / 8;
     emit_bytes(e, bytes + after, n->insn.length - after);
 }

@@ -39,8 +39,9 @@ struct native {
 /* Classifies the instruction at `bytes` (64-bit code, complete). */
 void native_classify(const ZydisDecoder *decoder, const uint8_t *bytes, unsigned length, struct native *ret_native);
 
-/* Emits the instruction with its memory operand replaced by [address], R10 or R11. */
-void native_emit_memory(struct emit *e, const struct native *n, const uint8_t *bytes, unsigned address);
+/* Emits the instruction with its memory operand replaced by [address + disp]: R10 or R11, and a
+ * positive distance. */
+void native_emit_memory(struct emit *e, const struct native *n, const uint8_t *bytes, unsigned address, unsigned disp);
 
 /* The hardware number of a 64-bit address register, or EMIT_NONE. */
 unsigned native_register(ZydisRegister reg);

@@ -82,6 +82,7 @@ static void tier_flushed(struct engine_vcpu *vcpu)
 static void tier_mapping_changed(struct engine_vcpu *vcpu, enum x86_flush scope, uint64_t linear)
 {
     struct translate_vcpu *t = translate_of(vcpu);
+    t->generation++;
     switch (scope) {
     case X86_FLUSH_PAGE:
         fast_forget_page(t, linear);

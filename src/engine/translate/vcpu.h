@@ -54,12 +54,19 @@ struct site {
     uint32_t field;         /* SITE_NEXT: the displacement to patch */
     uint32_t stub;          /* SITE_NEXT: where the displacement goes when not linked */
     uint32_t undefined;     /* arithmetic flags that are undefined or dead there */
+    int32_t window_disp;    /* SITE_INTERPRET, with `window`: it begins at window_base + window_disp */
+    uint16_t window_size;
+    uint8_t window;         /* the instruction opens window[window - 1]; or 0 */
+    uint8_t window_base;    /* a guest register */
+    bool window_write;
+    uint8_t failures;       /* to open it */
     uint16_t insn;
     uint16_t mnemonic;      /* SITE_INTERPRET: of insn, for statistics; 0: the host faulted */
     uint8_t kind;
     bool missed;            /* SITE_INTERPRET: only because the TLB did not have its operand */
 };
 
+#define WINDOWS 8u /* of a trace: see window.c */
 #define TRACE_INSNS 128u
 #define TRACE_PARTS 24u
 
@@ -156,6 +163,8 @@ struct translate_vcpu {
     uint64_t shadow_at;    /* linear address of the instruction after the last STI */
     uint64_t keep_if, keep_df; /* all bits but that flag's, for PEXT and PDEP */
     uint64_t above_63, below_64, above_31, below_32;
+    uint64_t window[WINDOWS]; /* host addresses that the running trace has proven */
+    uint64_t generation;   /* counts what may make such a proof void */
     uint64_t index_mask, page_mask, jump_mask; /* constants for PEXT */
     uint32_t branch;       /* where in code memory the last indirect branch is */
     uint32_t flags;        /* AH as LAHF, AL as SETO */
@@ -212,6 +221,8 @@ void fast_init(struct translate_vcpu *t);
 void fast_learn(struct translate_vcpu *t, uint64_t linear);
 void fast_forget(struct translate_vcpu *t, bool keep_global);
 void fast_forget_page(struct translate_vcpu *t, uint64_t linear);
+/* The host address of a range that lies in one page, or NULL when the fast TLB does not have it. */
+uint8_t *fast_find(const struct translate_vcpu *t, uint64_t linear, unsigned size, bool write);
 /* The page with this flag byte holds code now: no entry of it allows stores any more. */
 void fast_forbid_stores(struct translate_vcpu *t, const uint8_t *flags);
 /* The same for one entry, which was put aside while its page may have got code. */
