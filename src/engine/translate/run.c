@@ -102,13 +102,12 @@ static void flags_from_host(struct translate_vcpu *t)
     *flags = (*flags & ~(uint64_t)X86_FLAGS_ARITH) | low | (t->flags & 1 ? X86_FLAG_OF : 0);
 }
 
-/* The vector registers may be used: no exception is due for touching them. */
+/* The vector registers may be used: no exception is due for touching them. (AVX: system_allows.) */
 static bool vectors_allowed(const struct x86_core *core)
 {
     const struct x86_cpu *cpu = &core->cpu;
-    const uint64_t avx = X86_XCR0_SSE | X86_XCR0_AVX;
-    return !(cpu->cr0 & (X86_CR0_EM | X86_CR0_TS)) && (cpu->cr4 & X86_CR4_OSFXSR) && (cpu->cr4 & X86_CR4_OSXSAVE) &&
-           (cpu->cr4 & X86_CR4_OSXMMEXCPT) && (cpu->xcr0 & avx) == avx;
+    return !(cpu->cr0 & (X86_CR0_EM | X86_CR0_TS)) && (cpu->cr4 & X86_CR4_OSFXSR) &&
+           (cpu->cr4 & X86_CR4_OSXMMEXCPT);
 }
 
 /* what: ENTER_*; the guest may use those registers. */

@@ -57,6 +57,8 @@ enum native_kind system_kind(const struct native *n)
 bool system_allows(const struct translate_vcpu *t, unsigned context, const struct native *n)
 {
     bool user = is_user(context);
+    if (n->vector && n->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && !t->assumed_avx)
+        return false;
     switch (n->insn.mnemonic) {
     case ZYDIS_MNEMONIC_RDTSC:
     case ZYDIS_MNEMONIC_RDTSCP: return !user || !(t->assumed_cr4 & X86_CR4_TSD);
@@ -78,17 +80,25 @@ bool system_repeats(const struct native *n)
            n->insn.mnemonic != ZYDIS_MNEMONIC_RDTSCP;
 }
 
+/* AVX instructions do not raise #UD. */
+static bool avx_enabled(const struct x86_cpu *cpu)
+{
+    const uint64_t avx = X86_XCR0_SSE | X86_XCR0_AVX;
+    return (cpu->cr4 & X86_CR4_OSXSAVE) && (cpu->xcr0 & avx) == avx;
+}
+
 /* Traces for a supervisor's contexts take CPL for 0: levels 1 and 2 are interpreted. */
 bool system_agrees(const struct translate_vcpu *t)
 {
     const struct x86_cpu *cpu = &t->soft.core.cpu;
     unsigned cpl = x86_cpl(cpu);
-    return (cpu->cr4 & ASSUMED) == t->assumed_cr4 && (cpl == 0 || cpl == 3);
+    return (cpu->cr4 & ASSUMED) == t->assumed_cr4 && avx_enabled(cpu) == t->assumed_avx && (cpl == 0 || cpl == 3);
 }
 
 void system_assume(struct translate_vcpu *t)
 {
     t->assumed_cr4 = t->soft.core.cpu.cr4 & ASSUMED;
+    t->assumed_avx = avx_enabled(&t->soft.core.cpu);
 }
 
 /* PEXT or PDEP r11, r11, gs:[offset]. */

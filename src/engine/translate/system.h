@@ -11,7 +11,7 @@
 enum native_kind system_kind(const struct native *n);
 
 /* True when the instruction can be host code in a trace for this TLB context, under the bits of CR4 in
- * t->assumed_cr4; system_agrees: whether they still hold and code of this privilege level may run at all. */
+ * t->assumed_cr4 and t->assumed_avx; system_agrees: whether they still hold and code of this privilege level may run at all. */
 bool system_allows(const struct translate_vcpu *t, unsigned context, const struct native *n);
 bool system_agrees(const struct translate_vcpu *t);
 void system_assume(struct translate_vcpu *t);

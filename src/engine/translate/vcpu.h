@@ -185,6 +185,7 @@ struct translate_vcpu {
     uint64_t jump_pages[JUMP_PAGES / 64]; /* linear page numbers that may have entries in `jump` */
     struct spaces *spaces;
     uint64_t assumed_cr4; /* the bits that traces rely on (system.c) */
+    bool assumed_avx;      /* and that AVX is on, or not */
     struct codemem code;
     struct stubs stubs;
     uint8_t *arena; /* traces and sites */
