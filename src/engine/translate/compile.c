@@ -367,6 +367,12 @@ static bool publish(struct compiler *c)
     return true;
 }
 
+/* The checker may do it twice: it saves what is at and around the operand's address, so not all of a string. */
+static bool can_repeat(const struct native *n)
+{
+    return n->kind != NATIVE_NO && n->kind != NATIVE_STRING && n->kind != NATIVE_BITS && system_repeats(n);
+}
+
 static void emit_trace(struct compiler *c)
 {
     emit_entry(c);
@@ -405,7 +411,7 @@ struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t li
     *c->trace = (struct trace){.block = block, .linear = linear, .context = (uint8_t)c->context, .native = true,
                                .count = (uint16_t)c->insns, .undefined = c->undefined[c->insns - 1]};
     for (unsigned i = 0; i < c->insns; i++) {
-        c->trace->native &= c->native[i].kind != NATIVE_NO && system_repeats(&c->native[i]);
+        c->trace->native &= can_repeat(&c->native[i]);
         c->trace->vector |= c->native[i].kind != NATIVE_NO && c->native[i].vector;
         c->trace->x87 |= c->native[i].kind != NATIVE_NO && c->native[i].x87;
     }
