@@ -1,7 +1,8 @@
 /* jumps.c - the jump cache: where the code for a linear address is, for jumps whose target is not linked.
  *
  * What it holds is proven by the mappings of the moment, so it follows them as the TLB does: entries of pages
- * that are not global leave with their address space, those of one page with an INVLPG of it. */
+ * that are not global leave with their address space, those of one page with an INVLPG of it. Who is put out of its
+ * place by another goes among the victims, which the `indirect_miss` stubs look at. */
 #include <string.h>
 
 #include "engine/translate/vcpu.h"
@@ -16,16 +17,38 @@ static void set_bit(uint64_t *map, unsigned bit, bool value)
 
 static void clear(struct translate_vcpu *t, unsigned context, unsigned slot)
 {
-    t->jump[context][slot] = (struct jump_entry){NULL, t->code.exec + t->stubs.indirect_miss};
+    t->jump[context][slot] = (struct jump_entry){NULL, t->code.exec + t->stubs.indirect_miss[context]};
     set_bit(t->jump_used[context], slot, false);
+}
+
+static void clear_victim(struct translate_vcpu *t, unsigned context, unsigned slot)
+{
+    /* Jumps to addresses that are not canonical end there. */
+    t->victim[context][slot] =
+        (struct jump_victim){.negative = UINT64_C(1) << 63, .code = t->code.exec + t->stubs.indirect_leave};
+    set_bit(t->victim_used[context], slot, false);
+}
+
+static void put_out(struct translate_vcpu *t, unsigned context, unsigned slot)
+{
+    struct trace *trace = t->jump[context][slot].trace;
+    unsigned victim = victim_slot(trace->linear);
+    t->victim[context][victim] =
+        (struct jump_victim){.negative = 0 - trace->linear, .code = t->code.exec + trace->entry, .trace = trace,
+                             .global = t->jump_global[context][slot / 64] >> (slot % 64) & 1};
+    set_bit(t->victim_used[context], victim, true);
 }
 
 void jumps_init(struct translate_vcpu *t)
 {
     t->jump_mask = (uint64_t)(JUMP_ENTRIES - 1) << 1;
-    for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++)
+    t->victim_mask = (uint64_t)(VICTIMS - 1) << 1;
+    for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++) {
+        for (unsigned slot = 0; slot < VICTIMS; slot++)
+            clear_victim(t, context, slot);
         for (unsigned slot = 0; slot < JUMP_ENTRIES; slot++)
             clear(t, context, slot);
+    }
 }
 
 /* Its last instruction, then its only one, lies in two pages. */
@@ -39,6 +62,9 @@ static unsigned page_bit(uint64_t linear) { return (unsigned)PAGE(linear) % JUMP
 void jumps_enter(struct translate_vcpu *t, struct trace *trace, bool global)
 {
     unsigned slot = jump_slot(trace->linear), context = trace->context;
+    const struct trace *there = t->jump[context][slot].trace;
+    if (there && there != trace)
+        put_out(t, context, slot);
     t->jump[context][slot] = (struct jump_entry){trace, t->code.exec + trace->indirect_entry};
     set_bit(t->jump_used[context], slot, true);
     set_bit(t->jump_global[context], slot, global && !crosses(trace));
@@ -52,6 +78,9 @@ void jumps_drop(struct translate_vcpu *t, const struct trace *trace)
     unsigned slot = jump_slot(trace->linear);
     if (t->jump[trace->context][slot].trace == trace)
         clear(t, trace->context, slot);
+    slot = victim_slot(trace->linear);
+    if (t->victim[trace->context][slot].trace == trace)
+        clear_victim(t, trace->context, slot);
 }
 
 void jumps_forget(struct translate_vcpu *t, bool keep_global)
@@ -63,6 +92,13 @@ void jumps_forget(struct translate_vcpu *t, bool keep_global)
                 left &= ~t->jump_global[context][word];
             for (; left; left &= left - 1)
                 clear(t, context, word * 64 + (unsigned)__builtin_ctzll(left));
+        }
+        for (unsigned word = 0; word < VICTIMS / 64; word++) {
+            for (uint64_t left = t->victim_used[context][word]; left; left &= left - 1) {
+                unsigned slot = word * 64 + (unsigned)__builtin_ctzll(left);
+                if (!keep_global || !t->victim[context][slot].global)
+                    clear_victim(t, context, slot);
+            }
         }
     }
     if (!keep_global)
@@ -85,6 +121,13 @@ void jumps_forget_page(struct translate_vcpu *t, uint64_t linear)
                 unsigned slot = word * 64 + (unsigned)__builtin_ctzll(left);
                 if (touches(t->jump[context][slot].trace, PAGE(linear)))
                     clear(t, context, slot);
+            }
+        }
+        for (unsigned word = 0; word < VICTIMS / 64; word++) {
+            for (uint64_t left = t->victim_used[context][word]; left; left &= left - 1) {
+                unsigned slot = word * 64 + (unsigned)__builtin_ctzll(left);
+                if (touches(t->victim[context][slot].trace, PAGE(linear)))
+                    clear_victim(t, context, slot);
             }
         }
     }

@@ -211,6 +211,29 @@ void emit_direct(struct emit *e, unsigned context, uint64_t target)
     emit_jmp_gs(e, GS(jump) + (context * JUMP_ENTRIES + jump_slot(target)) * sizeof(struct jump_entry) + 8);
 }
 
+/* R10 = target, whose place in the jump cache is another's: it may be among the victims. */
+static void make_indirect_miss(struct emit *e, unsigned context, uint32_t leave)
+{
+    size_t table = GS(victim) + context * sizeof(struct jump_victim) * VICTIMS;
+    emit_store(e, H_RCX, GS(spill));
+    emit_rorx(e, H_R11, H_R10, VICTIM_FOLD);
+    emit_lea(e, H_R11, H_R11, H_R10, 0, 0);
+    emit_pext(e, H_R11, H_R11, GS(victim_mask));
+    emit_rorx(e, H_R11, H_R11, 64 - VICTIM_SHIFT);
+    emit_gs_index(e, true, 0x8b, H_RCX, H_R11, table + offsetof(struct jump_victim, negative));
+    emit_lea(e, H_RCX, H_RCX, H_R10, 0, 0);
+    uint32_t hit = emit_jrcxz(e);
+    emit_load(e, H_RCX, GS(spill));
+    emit_jmp_to(e, leave);
+    emit_patch8(e, hit);
+    emit_load(e, H_RCX, GS(spill));
+    emit8(e, 0x65); /* jmp gs:[r11 + victim + code] */
+    emit8(e, 0x41);
+    emit8(e, 0xff);
+    emit8(e, 0xa3);
+    emit32(e, (uint32_t)(table + offsetof(struct jump_victim, code)));
+}
+
 void stubs_make(struct translate_vcpu *t)
 {
     struct emit emit = {.start = t->code.write, .at = t->code.write + t->code.used,
@@ -233,13 +256,15 @@ void stubs_make(struct translate_vcpu *t)
     emit_resume(e);
     t->stubs.leave = emit_offset(e);
     make_leave(e, t);
-    t->stubs.indirect_miss = emit_offset(e);
+    t->stubs.indirect_leave = emit_offset(e);
     emit_store(e, H_R10, GS_REG(X86_RIP));
     emit_mov_imm(e, H_R11, 0);
     emit_jmp_to(e, t->stubs.leave);
     for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++) {
         t->stubs.indirect[context] = emit_offset(e);
         emit_indirect(e, context);
+        t->stubs.indirect_miss[context] = emit_offset(e);
+        make_indirect_miss(e, context, t->stubs.indirect_leave);
     }
     t->stubs.end = emit_offset(e);
     t->code.used = t->stubs.end;

@@ -121,12 +121,23 @@ static inline const struct x86_insn *trace_insn(const struct trace *trace, unsig
 
 #define TRACES_MAX 262144u
 
-#define JUMP_ENTRIES 8192u /* a power of two */
+#define JUMP_ENTRIES 16384u /* a power of two */
 #define JUMP_FOLD 13       /* the page number comes in: functions start at few offsets of a page */
 #define JUMP_PAGES 4096u /* of the filter for jumps_forget_page, a power of two */
 struct jump_entry {
     struct trace *trace; /* of `code`, or NULL; C only: the trace checks its linear address itself */
     const void *code;
+};
+
+/* Whom another has put out of `jump`: looked at when the one there is for another target. */
+#define VICTIMS 1024u /* a power of two */
+#define VICTIM_FOLD 7
+#define VICTIM_SHIFT 5 /* log2 of an entry's size */
+struct jump_victim {
+    uint64_t negative; /* 0 minus the linear address */
+    const void *code;
+    struct trace *trace; /* or NULL */
+    bool global;
 };
 
 /* Which registers `enter` loads besides the general ones. */
@@ -140,7 +151,8 @@ struct stubs {
     uint32_t load_x87;
     uint32_t leave;        /* R11 = struct site * */
     uint32_t indirect[X86_TLB_CONTEXTS];      /* R10 = target */
-    uint32_t indirect_miss;
+    uint32_t indirect_miss[X86_TLB_CONTEXTS]; /* R10 = target, whose code is not where `indirect` looks */
+    uint32_t indirect_leave;                  /* R10 = target, to be found by C */
     uint32_t end;
 };
 
@@ -165,7 +177,7 @@ struct translate_vcpu {
     uint64_t above_63, below_64, above_31, below_32;
     uint64_t window[WINDOWS]; /* host addresses that the running trace has proven */
     uint64_t generation;   /* counts what may make such a proof void */
-    uint64_t index_mask, page_mask, jump_mask; /* constants for PEXT */
+    uint64_t index_mask, page_mask, jump_mask, victim_mask; /* constants for PEXT */
     uint32_t branch;       /* where in code memory the last indirect branch is */
     uint32_t flags;        /* AH as LAHF, AL as SETO */
     uint32_t host_mxcsr;
@@ -175,6 +187,7 @@ struct translate_vcpu {
     uint8_t x87_area[640];
 
     struct jump_entry jump[X86_TLB_CONTEXTS][JUMP_ENTRIES];
+    struct jump_victim victim[X86_TLB_CONTEXTS][VICTIMS];
     struct fast_entry tlb[X86_TLB_CONTEXTS][FAST_ENTRIES];
 
     /* Below: C only. */
@@ -182,6 +195,7 @@ struct translate_vcpu {
     uint64_t tlb_global[X86_TLB_CONTEXTS][FAST_ENTRIES / 64];
     uint64_t jump_used[X86_TLB_CONTEXTS][JUMP_ENTRIES / 64];
     uint64_t jump_global[X86_TLB_CONTEXTS][JUMP_ENTRIES / 64];
+    uint64_t victim_used[X86_TLB_CONTEXTS][VICTIMS / 64];
     uint64_t jump_pages[JUMP_PAGES / 64]; /* linear page numbers that may have entries in `jump` */
     struct spaces *spaces;
     uint64_t assumed_cr4; /* the bits that traces rely on (system.c) */
@@ -203,6 +217,7 @@ struct translate_vcpu {
     struct translate_stats stats;
 };
 
+_Static_assert(sizeof(struct jump_victim) == 1u << VICTIM_SHIFT, "generated code scales by it");
 _Static_assert(sizeof(struct fast_entry) == 1u << FAST_SHIFT, "generated code scales by it");
 
 static inline struct translate_vcpu *translate_of(struct engine_vcpu *vcpu)
@@ -248,6 +263,10 @@ struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t li
 static inline unsigned jump_slot(uint64_t linear)
 {
     return (unsigned)((linear + (linear >> JUMP_FOLD)) >> 1) % JUMP_ENTRIES;
+}
+static inline unsigned victim_slot(uint64_t linear)
+{
+    return (unsigned)((linear + (linear >> VICTIM_FOLD)) >> 1) % VICTIMS;
 }
 /* jumps.c. jumps_enter: `global`: the trace's page is a global one. jumps_forget: linear addresses may lead
  * elsewhere now. */
