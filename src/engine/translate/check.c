@@ -1,9 +1,9 @@
 /* check.c - `--engine translate,check`: each trace's work is done by the interpreter first, undone, done by
  * the trace, and compared.
  *
- * Only traces whose instructions all run as host code are compared: the others share the interpreter for
- * the rest, and must not do their I/O twice. What the interpreter may store to is saved before each of its
- * instructions, at the operand and around the top of the stack. */
+ * A trace is left unchecked from the start when it comes to an instruction that cannot be done twice: device
+ * access, what changes more than registers and memory, long stores. What the interpreter may store to is saved
+ * before each of its instructions, at the operand and around the top of the stack. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +17,7 @@
 
 #define SAVED_MAX (4u * TRACE_INSNS)
 #define SAVED_BYTES 64u
+#define RECENT 8u /* saved places that are looked at for being the same */
 
 struct saved {
     uint8_t *host;
@@ -26,21 +27,33 @@ struct saved {
 
 struct check {
     struct x86_cpu before, after;
+    bool given_up; /* an instruction cannot be done twice */
     unsigned count;
     struct saved saved[SAVED_MAX];
 };
 
-/* Saves up to 64 bytes at a linear address, as far as its page goes; nothing when there is no RAM. */
+/* Saves up to 64 bytes at a linear address, as far as its page goes; nothing when it leads nowhere, for then the
+ * instruction faults. What is no RAM must not be accessed twice: the check is given up. */
 static void save(struct translate_vcpu *t, struct check *check, uint64_t linear)
 {
+    const struct x86_tlb_entry *entry = x86_tlb_slot(&t->soft.core, linear);
+    unsigned length = 4096 - (unsigned)(linear & 4095);
     uint64_t gpa;
-    if (check->count == SAVED_MAX || x86_translate_quiet(&t->soft.core, linear, &gpa) < 0)
-        return;
-    unsigned length = 4096 - (unsigned)(gpa & 4095);
+    uint8_t *host;
     if (length > SAVED_BYTES)
         length = SAVED_BYTES;
-    uint8_t *host = ram_host(t->soft.vm->config.ram, gpa, length);
-    if (!host)
+    if (entry->read_tag == (linear & ~UINT64_C(4095))) {
+        host = (uint8_t *)(uintptr_t)(linear + entry->addend);
+    } else {
+        if (x86_translate_quiet(&t->soft.core, linear, &gpa) < 0)
+            return;
+        host = ram_host(t->soft.vm->config.ram, gpa, length);
+    }
+    for (unsigned i = check->count; host && i-- > 0 && i + RECENT >= check->count;)
+        if (check->saved[i].host == host && check->saved[i].length == length)
+            return;
+    check->given_up |= !host || check->count == SAVED_MAX;
+    if (check->given_up)
         return;
     struct saved *saved = &check->saved[check->count++];
     saved->host = host;
@@ -48,11 +61,37 @@ static void save(struct translate_vcpu *t, struct check *check, uint64_t linear)
     memcpy(saved->before, host, length);
 }
 
+static bool is_prefix(uint8_t byte)
+{
+    return byte == 0x66 || byte == 0x67 || byte == 0xf2 || byte == 0xf3 || byte == 0xf0 || byte == 0x2e || byte == 0x36 ||
+           byte == 0x3e || byte == 0x26 || byte == 0x64 || byte == 0x65 || (byte & 0xf0) == 0x40;
+}
+
+/* What stores to more than its operand and the stack, depends on or changes more than registers and memory, or
+ * may have another result the second time. */
+static bool beyond_operand(const struct x86_insn *insn)
+{
+    unsigned at = 0;
+    if ((insn->flags & X86_INSN_PRIVILEGED) || insn->exec == x86_exec_ud || insn->exec == x86_exec_gp)
+        return true;
+    while (at + 1u < insn->length && is_prefix(insn->bytes[at]))
+        at++;
+    uint8_t first = insn->bytes[at], second = at + 1u < insn->length ? insn->bytes[at + 1] : 0;
+    if (first != 0x0f) /* strings, ENTER, and the x87 environment */
+        return (first >= 0xa4 && first <= 0xa7) || (first >= 0xaa && first <= 0xaf) || first == 0xc8 ||
+               ((first == 0xd9 || first == 0xdd) && (insn->modrm >> 3 & 7) >= 4 && insn->modrm < 0xc0);
+    /* RDTSC, RDTSCP and its neighbours, XSAVE and its kin, bit strings, RDRAND and CMPXCHG16B */
+    return second == 0x31 || second == 0x01 || second == 0xae || second == 0xc7 ||
+           ((insn->flags & X86_INSN_MEMORY) && (second == 0xa3 || second == 0xab || second == 0xb3 || second == 0xbb));
+}
+
 static void save_operands(struct translate_vcpu *t, struct check *check, const struct x86_insn *insn)
 {
     const struct x86_cpu *cpu = &t->soft.core.cpu;
     save(t, check, cpu->reg[X86_RSP] - 8);
-    save(t, check, cpu->reg[X86_RSP]);
+    if ((cpu->reg[X86_RSP] & 4095) < 8)
+        save(t, check, cpu->reg[X86_RSP]);
+    check->given_up |= beyond_operand(insn);
     if (!(insn->flags & X86_INSN_MEMORY))
         return;
     uint64_t address = x86_effective(&t->soft.core, insn);
@@ -78,9 +117,11 @@ static bool interpret_all(struct translate_vcpu *t, struct check *check, const s
             core->insn_end = core->insn + 1;
             core->cpu.reg[X86_RIP] += core->insn->length;
             save_operands(t, check, core->insn);
+            if (check->given_up)
+                break;
             core->insn->exec(core, core->insn);
         }
-        done = true;
+        done = !check->given_up;
     }
     core->escape = outer;
     return done;
@@ -143,10 +184,9 @@ bool check_trace(struct translate_vcpu *t, struct trace *trace, bool (*run)(stru
 {
     struct x86_core *core = &t->soft.core;
     static _Thread_local struct check check;
-    if (!trace->native)
-        return run(t, trace);
     check.before = core->cpu;
     check.count = 0;
+    check.given_up = false;
     bool done = interpret_all(t, &check, trace);
     bool dropped = trace->dead; /* it stored to its own code */
     check.after = core->cpu;
@@ -158,8 +198,9 @@ bool check_trace(struct translate_vcpu *t, struct trace *trace, bool (*run)(stru
     if (dropped)
         return true;
     bool plain = run(t, trace);
-    t->stats.checked++;
-    if (done && core->cpu.reg[X86_RIP] != trace->linear && !t->checked_away)
+    if (done && core->cpu.reg[X86_RIP] != trace->linear && !t->checked_away) {
+        t->stats.checked++;
         compare(t, &check, trace);
+    }
     return plain;
 }

@@ -137,6 +137,7 @@ static void tier_stats(const struct engine_vcpu *vcpu, FILE *out)
     } row[] = {
         {"traces_made", s->traces},
         {"traces_dropped", s->dropped},
+        {"runs_compared", s->checked},
         {"trace_flushes", s->flushes},
         {"code_bytes", t->code.used},
         {"arena_bytes", t->arena_used},

@@ -1,0 +1,24 @@
+#!/bin/bash
+# check.sh VENEER KERNEL [CPUS]: boots KERNEL (an unmodified bzImage) to /init and down again under translate,check: each trace's work
+# is compared with the interpreter's. A difference ends it. About half a minute of CPU time.
+set -u
+if [ $# -lt 2 ]; then
+    echo "usage: check.sh VENEER KERNEL [CPUS]" >&2
+    exit 2
+fi
+veneer=$1 kernel=$2 cpus=${3:-1}
+here=$(cd "$(dirname "$0")" && pwd)
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+"$here/initrd.sh" "$folder/initrd" || exit 2
+timeout "${LIMIT:-600}" "$veneer" run --stats --engine translate,check --cpus "$cpus" --memory 256M --kernel "$kernel" \
+    --initrd "$folder/initrd" --append "console=ttyS0 panic=-1" </dev/null >"$folder/log" 2>&1
+status=$?
+if [ $status != 0 ] || ! grep -q "LONG-INIT ok, $cpus CPUs" "$folder/log"; then
+    tail -n 100 "$folder/log"
+    echo "check: failed, status $status"
+    exit 1
+fi
+compared=$(awk '/runs_compared/ { sum += $2 } END { print sum + 0 }' "$folder/log")
+echo "check: $compared runs of traces compared, no difference"
+[ "$compared" -gt 1000000 ]
