@@ -1,5 +1,5 @@
 /* x86_vector_test.c - what the differential test cannot reach from user mode: the gates of CR0, CR4 and XCR0,
- * #MF and #XM, partial gathers, the XSAVE family's checks, and the sharing of host stubs. */
+ * #MF and #XM, partial gathers, the XSAVE family's checks, and the sharing of host thunks. */
 #include "guest.h"
 
 #include "check.h"
@@ -269,7 +269,7 @@ static void test_xsave_checks(void)
     FAULTS(X86_GP, 0x0f, 0x01, 0xd0);
 }
 
-/* One stub serves every choice of registers and addresses; another opcode or immediate has its own. */
+/* One thunk serves every choice of registers and addresses; another opcode or immediate has its own. */
 static void test_sharing(void)
 {
     const uint8_t a[] = {0x66, 0x0f, 0xfe, 0xc1}, b[] = {0x66, 0x45, 0x0f, 0xfe, 0xd1}; /* paddd */

@@ -11,7 +11,7 @@
 #include "isa/x86/cpuid.h"
 #include "isa/x86/insn.h"
 
-struct x86_hostcode; /* hostcode.h: host stubs for vector and x87 instructions */
+struct x86_hostcode; /* hostcode.h: host thunks for vector and x87 instructions */
 
 /* What decoding needs; one per core, used on its thread only. */
 struct x86_decoder {

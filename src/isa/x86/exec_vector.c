@@ -1,6 +1,6 @@
-/* exec_vector.c - SSE, AVX and MMX instructions that compute: gates, operands, and a host stub.
+/* exec_vector.c - SSE, AVX and MMX instructions that compute: gates, operands, and a host thunk.
  *
- * SIMD floating-point exceptions (Intel SDM 1, 11.5): the stub runs with all of them masked and the flags
+ * SIMD floating-point exceptions (Intel SDM 1, 11.5): the thunk runs with all of them masked and the flags
  * clear. When a flag comes up that the guest has unmasked, the destination gets its old value back and #XM is
  * raised. One flag may then differ from the processor's: with an unmasked overflow or underflow, PE tells whether
  * the infinite or denormal result is inexact, and not the one with the unbounded exponent. */
@@ -8,7 +8,7 @@
 
 #include <immintrin.h>
 
-/* insn->sub of an instruction that goes through a stub */
+/* insn->sub of an instruction that goes through a thunk */
 #define SUB_ALIGNED 0x01u /* the memory operand must be aligned to its size */
 #define SUB_GPR_REG 0x02u /* ModRM.reg is a general register; always written */
 #define SUB_GPR_RM_READ 0x04u
@@ -50,18 +50,18 @@ struct x86_hostcode *x86_decoder_hostcode(struct x86_decoder *decoder)
     return decoder->host;
 }
 
-static inline x86_stub_fn *stub_of(const struct x86_insn *insn)
+static inline x86_thunk_fn *thunk_of(const struct x86_insn *insn)
 {
-    x86_stub_fn *fn;
+    x86_thunk_fn *fn;
     memcpy(&fn, &insn->host, sizeof fn);
     return fn;
 }
 
 /* ---- MXCSR ---- */
 
-/* Runs the stub under the guest's rounding, DAZ and FTZ with everything masked; returns the flags raised. */
-static inline uint32_t run_masked(x86_stub_fn *fn, void *rm, void *reg, void *third, void *extra,
-                                  struct x86_stub_io *io, uint32_t mxcsr)
+/* Runs the thunk under the guest's rounding, DAZ and FTZ with everything masked; returns the flags raised. */
+static inline uint32_t run_masked(x86_thunk_fn *fn, void *rm, void *reg, void *third, void *extra,
+                                  struct x86_thunk_io *io, uint32_t mxcsr)
 {
     io->mxcsr = (mxcsr & ~MXCSR_FLAGS) | MXCSR_MASKS;
     fn(rm, reg, third, extra, io);
@@ -93,8 +93,8 @@ static uint32_t tiny_halves(const struct x86_insn *insn, const void *result)
 
 /* With some exception unmasked. Returns the guest's new flags, or raises #XM (#UD without CR4.OSXMMEXCPT) with
  * MXCSR updated and *dest, the register that the instruction writes, as it was. */
-static uint32_t run_unmasked(struct x86_core *core, x86_stub_fn *fn, void *rm, void *reg, void *third,
-                             void *extra, struct x86_stub_io *io, uint32_t mxcsr, void *dest)
+static uint32_t run_unmasked(struct x86_core *core, x86_thunk_fn *fn, void *rm, void *reg, void *third,
+                             void *extra, struct x86_thunk_io *io, uint32_t mxcsr, void *dest)
 {
     const uint32_t pre_computation = 0x07, underflow = 0x10; /* IE DE ZE; UE */
     uint32_t unmasked = ~mxcsr >> 7 & MXCSR_FLAGS, flags = 0;
@@ -121,10 +121,10 @@ static uint32_t run_unmasked(struct x86_core *core, x86_stub_fn *fn, void *rm, v
     x86_raise(core, X86_XM, 0);
 }
 
-/* Runs a stub made with X86_STUB_MXCSR; returns the flags to add to the guest's. dest: the register that
+/* Runs a thunk made with X86_THUNK_MXCSR; returns the flags to add to the guest's. dest: the register that
  * it writes (32 bytes that may be rewritten, if none). */
-static inline uint32_t run_fp(struct x86_core *core, x86_stub_fn *fn, void *rm, void *reg, void *third,
-                              void *extra, struct x86_stub_io *io, void *dest)
+static inline uint32_t run_fp(struct x86_core *core, x86_thunk_fn *fn, void *rm, void *reg, void *third,
+                              void *extra, struct x86_thunk_io *io, void *dest)
 {
     uint32_t mxcsr = fx_mxcsr(&core->cpu);
     if (__builtin_expect((mxcsr & MXCSR_MASKS) == MXCSR_MASKS, 1))
@@ -149,7 +149,7 @@ static inline __attribute__((always_inline)) void run_plain(struct x86_core *cor
                                                             bool vex, int kind, bool fp)
 {
     struct x86_cpu *cpu = &core->cpu;
-    struct x86_stub_io io;
+    struct x86_thunk_io io;
     _Alignas(32) uint8_t bounce[32];
     void *rm = bounce;
     uint64_t linear = 0;
@@ -162,10 +162,10 @@ static inline __attribute__((always_inline)) void run_plain(struct x86_core *cor
         rm = cpu->ymm[insn->rm];
     void *reg = cpu->ymm[insn->reg], *third = cpu->ymm[insn->vvvv], *extra = cpu->ymm[insn->imm2];
     if (fp) {
-        uint32_t flags = run_fp(core, stub_of(insn), rm, reg, third, extra, &io, reg);
+        uint32_t flags = run_fp(core, thunk_of(insn), rm, reg, third, extra, &io, reg);
         fx_set_mxcsr(cpu, fx_mxcsr(cpu) | flags);
     } else {
-        stub_of(insn)(rm, reg, third, extra, NULL);
+        thunk_of(insn)(rm, reg, third, extra, NULL);
     }
     if (kind == KIND_STORE)
         x86_vector_store(core, linear, bounce, insn->opsize);
@@ -199,7 +199,7 @@ static inline uint64_t *gpr(struct x86_core *core, unsigned offset)
 }
 
 /* What goes into and comes out of general registers and flags. */
-static void io_in(struct x86_core *core, const struct x86_insn *insn, struct x86_stub_io *io)
+static void io_in(struct x86_core *core, const struct x86_insn *insn, struct x86_thunk_io *io)
 {
     if (insn->sub & SUB_GPR_RM_READ)
         io->rax = *gpr(core, insn->rm);
@@ -209,7 +209,7 @@ static void io_in(struct x86_core *core, const struct x86_insn *insn, struct x86
     }
 }
 
-static void io_out(struct x86_core *core, const struct x86_insn *insn, const struct x86_stub_io *io)
+static void io_out(struct x86_core *core, const struct x86_insn *insn, const struct x86_thunk_io *io)
 {
     if (insn->sub & SUB_GPR_REG)
         *gpr(core, insn->reg) = io->rax;
@@ -226,7 +226,7 @@ static inline __attribute__((always_inline)) void run_general(struct x86_core *c
                                                               bool vex)
 {
     struct x86_cpu *cpu = &core->cpu;
-    struct x86_stub_io io = {0};
+    struct x86_thunk_io io = {0};
     _Alignas(32) uint8_t bounce[32];
     bool gpr_rm = insn->sub & (SUB_GPR_RM_READ | SUB_GPR_RM_WRITTEN);
     void *rm = bounce;
@@ -247,9 +247,9 @@ static inline __attribute__((always_inline)) void run_general(struct x86_core *c
     uint32_t flags = 0;
     io_in(core, insn, &io);
     if (insn->sub & SUB_MXCSR)
-        flags = run_fp(core, stub_of(insn), rm, reg, third, extra, &io, insn->imm == KIND_RM_WRITTEN ? rm : reg);
+        flags = run_fp(core, thunk_of(insn), rm, reg, third, extra, &io, insn->imm == KIND_RM_WRITTEN ? rm : reg);
     else
-        stub_of(insn)(rm, reg, third, extra, &io);
+        thunk_of(insn)(rm, reg, third, extra, &io);
     if (insn->imm == KIND_STORE && (insn->flags & X86_INSN_MEMORY))
         x86_vector_store(core, linear, bounce, insn->opsize);
     fx_set_mxcsr(cpu, fx_mxcsr(cpu) | flags);
@@ -268,7 +268,7 @@ static inline uint8_t *mmx_register(struct x86_cpu *cpu, unsigned number)
 static void exec_mmx(struct x86_core *core, const struct x86_insn *insn)
 {
     struct x86_cpu *cpu = &core->cpu;
-    struct x86_stub_io io = {0};
+    struct x86_thunk_io io = {0};
     _Alignas(16) uint8_t bounce[32];
     void *rm = bounce, *reg = bounce;
     uint64_t linear = 0;
@@ -291,9 +291,9 @@ static void exec_mmx(struct x86_core *core, const struct x86_insn *insn)
         reg = cpu->ymm[insn->reg];
     io_in(core, insn, &io);
     if (insn->sub & SUB_MXCSR)
-        flags = run_fp(core, stub_of(insn), rm, reg, bounce, bounce, &io, reg);
+        flags = run_fp(core, thunk_of(insn), rm, reg, bounce, bounce, &io, reg);
     else
-        stub_of(insn)(rm, reg, bounce, bounce, &io);
+        thunk_of(insn)(rm, reg, bounce, bounce, &io);
     fx_set_mxcsr(cpu, fx_mxcsr(cpu) | flags);
     if (insn->imm2 & MMX_REG_WRITTEN)
         memset((uint8_t *)reg + 8, 0xff, 2);
@@ -487,7 +487,7 @@ static void note_operands(const struct x86_zydis *z, struct x86_insn *insn, stru
     }
 }
 
-static x86_exec_fn *select_stub(const struct x86_zydis *z, struct x86_insn *insn)
+static x86_exec_fn *select_thunk(const struct x86_zydis *z, struct x86_insn *insn)
 {
     struct operands set;
     struct x86_hostcode *host = x86_decoder_hostcode(z->decoder);
@@ -495,8 +495,8 @@ static x86_exec_fn *select_stub(const struct x86_zydis *z, struct x86_insn *insn
     note_operands(z, insn, &set);
     if (uses_mxcsr(z))
         set.sub |= SUB_MXCSR;
-    unsigned use = (set.sub & SUB_MXCSR ? X86_STUB_MXCSR : 0) | (set.sub & SUB_FLAGS ? X86_STUB_FLAGS : 0);
-    x86_stub_fn *fn = host ? x86_hostcode_vector(host, z, use) : NULL;
+    unsigned use = (set.sub & SUB_MXCSR ? X86_THUNK_MXCSR : 0) | (set.sub & SUB_FLAGS ? X86_THUNK_FLAGS : 0);
+    x86_thunk_fn *fn = host ? x86_hostcode_vector(host, z, use) : NULL;
     if (!fn || (set.load && set.store))
         return NULL;
     memcpy(&insn->host, &fn, sizeof fn);
@@ -568,6 +568,6 @@ x86_exec_fn *x86_select_vector(const struct x86_zydis *z, struct x86_insn *insn)
     if (!exec)
         exec = x86_select_move(z, insn);
     if (!exec)
-        exec = select_stub(z, insn);
+        exec = select_thunk(z, insn);
     return exec && (z->insn.attributes & ZYDIS_ATTRIB_HAS_LOCK) ? x86_exec_ud : exec;
 }

@@ -1,10 +1,10 @@
-/* exec_x87.c - x87: control in C, arithmetic by a host stub around the guest's FXSAVE image.
+/* exec_x87.c - x87: control in C, arithmetic by a host thunk around the guest's FXSAVE image.
  *
- * The stub works on a copy of the image, which is taken over once the memory operand is stored. It leaves
+ * The thunk works on a copy of the image, which is taken over once the memory operand is stored. It leaves
  * the host's x87 unit empty, and never runs a waiting instruction while an exception is pending.
  *
  * The error pointers (FIP, FDP, FOP) are kept as AMD processors show them: set by an instruction that
- * leaves an unmasked exception pending, or loaded; the host's own, which point into the stub, never show. CS and
+ * leaves an unmasked exception pending, or loaded; the host's own, which point into the thunk, never show. CS and
  * DS selectors read as zero, which CPUID announces (leaf 7, EBX bit 13). With CR0.NE clear a pending exception is
  * #MF too: the external-interrupt way of the IBM PC is not there. Intel SDM 1, chapter 8. */
 #include "isa/x86/vector.h"
@@ -182,16 +182,16 @@ static inline uint8_t *memory_operand(struct x86_core *core, const struct x86_in
     return x86_vector_source(core, *ret_linear, insn->opsize, bounce);
 }
 
-static void exec_stub(struct x86_core *core, const struct x86_insn *insn)
+static void exec_thunk(struct x86_core *core, const struct x86_insn *insn)
 {
     struct x86_cpu *cpu = &core->cpu;
     _Alignas(16) uint8_t image[512] __attribute__((uninitialized));
     _Alignas(16) uint8_t bounce[112];
     uint8_t *memory = bounce;
-    struct x86_stub_io io = {.flags = (cpu->rflags & X86_FLAGS_ARITH) | X86_FLAG_FIXED | X86_FLAG_IF,
+    struct x86_thunk_io io = {.flags = (cpu->rflags & X86_FLAGS_ARITH) | X86_FLAG_FIXED | X86_FLAG_IF,
                              .host_fcw = X86_HOST_FCW};
     uint64_t linear = 0;
-    x86_stub_fn *fn;
+    x86_thunk_fn *fn;
     x87_gate(core);
     if (!(insn->sub & SUB_NO_WAIT))
         x87_pending(core);
@@ -352,11 +352,11 @@ x86_exec_fn *x86_select_x87(const struct x86_zydis *z, struct x86_insn *insn)
     default:
         break;
     }
-    unsigned use = (insn->sub & SUB_FLAGS_IN ? X86_STUB_FLAGS_IN : 0) |
-                   (insn->sub & SUB_FLAGS_OUT ? X86_STUB_FLAGS : 0);
-    x86_stub_fn *fn = host ? x86_hostcode_x87(host, z, use) : NULL;
+    unsigned use = (insn->sub & SUB_FLAGS_IN ? X86_THUNK_FLAGS_IN : 0) |
+                   (insn->sub & SUB_FLAGS_OUT ? X86_THUNK_FLAGS : 0);
+    x86_thunk_fn *fn = host ? x86_hostcode_x87(host, z, use) : NULL;
     if (!fn)
         return NULL;
     memcpy(&insn->host, &fn, sizeof fn);
-    return exec_stub;
+    return exec_thunk;
 }

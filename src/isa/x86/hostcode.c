@@ -7,9 +7,9 @@
 
 #include "base/codemem.h"
 
-/* More than every possible stub takes; only what is used is ever backed by memory. */
+/* More than every possible thunk takes; only what is used is ever backed by memory. */
 #define CODE_BYTES (8u << 20)
-#define STUB_BYTES 128u
+#define THUNK_BYTES 128u
 #define KEY_BYTES 16u
 #define FIRST_SLOTS 256u
 
@@ -26,11 +26,11 @@ struct x86_hostcode {
 
 /* A piece of code being put together. */
 struct piece {
-    uint8_t byte[STUB_BYTES];
+    uint8_t byte[THUNK_BYTES];
     unsigned length;
 };
 
-/* Where an operand sits in the stub. */
+/* Where an operand sits in the thunk. */
 enum place { PLACE_REG, PLACE_THIRD, PLACE_RM, PLACE_EXTRA, PLACES };
 static const uint8_t place_vector[PLACES] = {1, 2, 3, 4};
 static const uint8_t place_pointer[PLACES] = {6, 2, 7, 1}; /* rsi rdx rdi rcx, as ModRM.rm */
@@ -55,12 +55,12 @@ int x86_hostcode_new(struct x86_hostcode **ret_host, struct error *error)
 {
     struct x86_hostcode *host = calloc(1, sizeof *host);
     if (!host)
-        return error_set(error, ENOMEM, "making the stub cache: no memory");
+        return error_set(error, ENOMEM, "making the thunk cache: no memory");
     host->slots = FIRST_SLOTS;
     host->slot = calloc(host->slots, sizeof *host->slot);
     if (!host->slot) {
         free(host);
-        return error_set(error, ENOMEM, "making the stub cache: no memory");
+        return error_set(error, ENOMEM, "making the thunk cache: no memory");
     }
     int r = codemem_open(&host->code, CODE_BYTES, error);
     if (r < 0) {
@@ -83,7 +83,7 @@ void x86_hostcode_free(struct x86_hostcode *host)
 
 static void put(struct piece *piece, const void *bytes, unsigned length)
 {
-    if (length <= STUB_BYTES - piece->length)
+    if (length <= THUNK_BYTES - piece->length)
         memcpy(piece->byte + piece->length, bytes, length);
     piece->length += length;
 }
@@ -120,9 +120,9 @@ static bool grow(struct x86_hostcode *host)
     return true;
 }
 
-static x86_stub_fn *stub_at(const struct x86_hostcode *host, uint32_t offset)
+static x86_thunk_fn *thunk_at(const struct x86_hostcode *host, uint32_t offset)
 {
-    x86_stub_fn *fn;
+    x86_thunk_fn *fn;
     const void *code = host->code.exec + offset;
     memcpy(&fn, &code, sizeof fn);
     return fn;
@@ -140,9 +140,9 @@ static bool make_key(uint8_t key[KEY_BYTES], const struct piece *insn, unsigned 
 }
 
 /* Gives the code that `body` holds a place and a slot. */
-static x86_stub_fn *keep(struct x86_hostcode *host, const uint8_t key[KEY_BYTES], const struct piece *body)
+static x86_thunk_fn *keep(struct x86_hostcode *host, const uint8_t key[KEY_BYTES], const struct piece *body)
 {
-    if (body->length > STUB_BYTES || !grow(host))
+    if (body->length > THUNK_BYTES || !grow(host))
         return NULL;
     ptrdiff_t offset = codemem_take(&host->code, body->length);
     if (offset < 0)
@@ -152,7 +152,7 @@ static x86_stub_fn *keep(struct x86_hostcode *host, const uint8_t key[KEY_BYTES]
     memcpy(slot->key, key, KEY_BYTES);
     slot->offset = (uint32_t)offset;
     host->used++;
-    return stub_at(host, slot->offset);
+    return thunk_at(host, slot->offset);
 }
 
 /* ---- Vector instructions ---- */
@@ -300,7 +300,7 @@ static void put_move(struct piece *body, const struct plan *plan, enum place pla
         PUT(body, 0xc5, 0xf8, 0x10, modrm);
 }
 
-#define IO(field) ((uint8_t)offsetof(struct x86_stub_io, field))
+#define IO(field) ((uint8_t)offsetof(struct x86_thunk_io, field))
 
 static void put_flags_out(struct piece *body)
 {
@@ -316,12 +316,12 @@ static void put_vector_body(struct piece *body, const struct plan *plan, const s
         PUT(body, 0x49, 0x8b, 0x40, IO(rax));
     if (plan->rdx_read)
         PUT(body, 0x49, 0x8b, 0x50, IO(rdx));
-    if (use & X86_STUB_MXCSR)
+    if (use & X86_THUNK_MXCSR)
         PUT(body, 0x41, 0x0f, 0xae, 0x50, IO(mxcsr)); /* ldmxcsr */
     put(body, insn->byte, insn->length);
-    if (use & X86_STUB_FLAGS)
+    if (use & X86_THUNK_FLAGS)
         put_flags_out(body);
-    if (use & X86_STUB_MXCSR)
+    if (use & X86_THUNK_MXCSR)
         PUT(body, 0x41, 0x0f, 0xae, 0x58, IO(mxcsr_out)); /* stmxcsr */
     for (enum place place = 0; place < PLACES; place++)
         if (plan->place[place].present && plan->place[place].written)
@@ -337,7 +337,7 @@ static void put_vector_body(struct piece *body, const struct plan *plan, const s
     PUT(body, 0xc3);
 }
 
-x86_stub_fn *x86_hostcode_vector(struct x86_hostcode *host, const struct x86_zydis *z, unsigned use)
+x86_thunk_fn *x86_hostcode_vector(struct x86_hostcode *host, const struct x86_zydis *z, unsigned use)
 {
     struct plan plan;
     struct piece insn = {.length = 0}, body = {.length = 0};
@@ -348,14 +348,14 @@ x86_stub_fn *x86_hostcode_vector(struct x86_hostcode *host, const struct x86_zyd
         return NULL;
     const struct slot *slot = find_slot(host->slot, host->slots, key);
     if (slot->key[0])
-        return stub_at(host, slot->offset);
+        return thunk_at(host, slot->offset);
     put_vector_body(&body, &plan, &insn, use);
     return keep(host, key, &body);
 }
 
 /* ---- x87 ---- */
 
-x86_stub_fn *x86_hostcode_x87(struct x86_hostcode *host, const struct x86_zydis *z, unsigned use)
+x86_thunk_fn *x86_hostcode_x87(struct x86_hostcode *host, const struct x86_zydis *z, unsigned use)
 {
     struct piece insn = {.length = 0}, body = {.length = 0};
     uint8_t key[KEY_BYTES];
@@ -369,12 +369,12 @@ x86_stub_fn *x86_hostcode_x87(struct x86_hostcode *host, const struct x86_zydis 
         return NULL;
     const struct slot *slot = find_slot(host->slot, host->slots, key);
     if (slot->key[0])
-        return stub_at(host, slot->offset);
+        return thunk_at(host, slot->offset);
     PUT(&body, 0x48, 0x0f, 0xae, 0x0e); /* fxrstor64 [rsi] */
-    if (use & X86_STUB_FLAGS_IN)
+    if (use & X86_THUNK_FLAGS_IN)
         PUT(&body, 0x41, 0xff, 0x70, IO(flags), 0x9d); /* push [r8 + flags]; popfq */
     put(&body, insn.byte, insn.length);
-    if (use & X86_STUB_FLAGS)
+    if (use & X86_THUNK_FLAGS)
         put_flags_out(&body);
     PUT(&body, 0x48, 0x0f, 0xae, 0x06); /* fxsave64 [rsi]: does not look at pending exceptions */
     /* Leave the unit empty: with an exception pending by FNINIT, which does not look at them either; else

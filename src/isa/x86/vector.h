@@ -1,7 +1,7 @@
 /* vector.h - what the files of the vector, x87 and XSAVE instructions share; not for other rooms.
  *
  * exec_vector.c picks a way for each instruction: plain C for moves (vector_move.c) and for what touches
- * memory element by element (vector_masked.c), C for control (exec_x87.c, exec_xsave.c), a host stub
+ * memory element by element (vector_masked.c), C for control (exec_x87.c, exec_xsave.c), a host thunk
  * (hostcode.h) for everything that computes. */
 #ifndef VENEER_ISA_X86_VECTOR_H
 #define VENEER_ISA_X86_VECTOR_H
@@ -134,7 +134,7 @@ x86_exec_fn *x86_select_masked(const struct x86_zydis *z, struct x86_insn *insn)
 x86_exec_fn *x86_select_x87(const struct x86_zydis *z, struct x86_insn *insn);
 x86_exec_fn *x86_select_xsave(const struct x86_zydis *z, struct x86_insn *insn);
 
-/* The decoder's stub cache, made at first need; NULL when there is no memory. */
+/* The decoder's thunk cache, made at first need; NULL when there is no memory. */
 struct x86_hostcode *x86_decoder_hostcode(struct x86_decoder *decoder);
 
 #endif
