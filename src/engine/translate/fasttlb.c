@@ -48,7 +48,8 @@ void fast_learn(struct translate_vcpu *t, uint64_t linear)
     entry->read_bias = read ? 0 - page : never(slot);
     entry->write_bias = write ? 0 - page : never(slot);
     entry->host = (uint8_t *)(uintptr_t)(page + from->addend);
-    entry->flags = from->flags;
+    entry->addend = from->addend;
+    t->tlb_flags[context][slot] = from->flags;
     t->tlb_used[context][slot / 64] |= UINT64_C(1) << (slot % 64);
     t->tlb_global[context][slot / 64] &= ~(UINT64_C(1) << (slot % 64));
     t->tlb_global[context][slot / 64] |= (uint64_t)from->global << (slot % 64);
@@ -83,7 +84,7 @@ void fast_forget_page(struct translate_vcpu *t, uint64_t linear)
 void fast_check_code(struct translate_vcpu *t, unsigned context, unsigned slot)
 {
     struct fast_entry *entry = &t->tlb[context][slot];
-    if (__atomic_load_n(entry->flags, __ATOMIC_RELAXED) & RAM_PAGE_CODE)
+    if (__atomic_load_n(t->tlb_flags[context][slot], __ATOMIC_RELAXED) & RAM_PAGE_CODE)
         entry->write_bias = never(slot);
 }
 
@@ -94,7 +95,7 @@ void fast_forbid_stores(struct translate_vcpu *t, const uint8_t *flags)
         for (unsigned word = 0; word < FAST_ENTRIES / 64; word++)
             for (uint64_t bits = t->tlb_used[context][word]; bits; bits &= bits - 1) {
                 unsigned slot = word * 64 + (unsigned)__builtin_ctzll(bits);
-                if (t->tlb[context][slot].flags == flags)
+                if (t->tlb_flags[context][slot] == flags)
                     t->tlb[context][slot].write_bias = never(slot);
             }
 }

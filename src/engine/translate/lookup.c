@@ -78,6 +78,36 @@ struct slow *emit_look_up(struct compiler *c, unsigned insn, unsigned size, bool
     return slow;
 }
 
+/* The operand is just a register in its place and a constant, and the scratch registers are free: the look-up
+ * yields the distance from linear to host addresses, and the check is beside the way to the data. */
+static bool emit_memory_plain(struct compiler *c, const struct native *n, unsigned insn)
+{
+    struct emit *e = &c->e;
+    const ZydisDecodedOperandMem *mem = &n->memory->mem;
+    unsigned base = native_register(mem->base);
+    int32_t disp = (int32_t)mem->disp.value;
+    if (c->flags_needed[insn] || n->reads_r10 || n->reads_r11 || mem->base == ZYDIS_REGISTER_RIP || base == EMIT_NONE ||
+        base == H_R10 || base == H_R11 || mem->index != ZYDIS_REGISTER_NONE || mem->segment == ZYDIS_REGISTER_FS ||
+        mem->segment == ZYDIS_REGISTER_GS)
+        return false;
+    unsigned from = base;
+    if (disp != 0) {
+        emit_lea(e, H_R10, base, EMIT_NONE, 0, disp);
+        from = H_R10;
+    }
+    emit_rorx(e, H_R11, from, 12 - FAST_SHIFT);
+    emit_and_imm(e, H_R11, (FAST_ENTRIES - 1) << FAST_SHIFT);
+    emit_gs_index(e, true, 0x8b, H_R10, H_R11,
+                  tlb_field(c, n->write ? offsetof(struct fast_entry, write_bias) : offsetof(struct fast_entry, read_bias)));
+    emit_lea(e, H_R10, base, H_R10, 0, disp);
+    emit_cmp_imm(e, H_R10, 4096 - n->size);
+    struct slow *slow = add_slow(c, emit_jcc(e, CC_A), SITE_INTERPRET, insn);
+    slow->resume_next = slow->missed = true;
+    emit_gs_index(e, true, 0x8b, H_R11, H_R11, tlb_field(c, offsetof(struct fast_entry, addend)));
+    native_emit_memory(e, n, c->guest[insn]->bytes, base, H_R11, disp);
+    return true;
+}
+
 void emit_memory(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
 {
     struct emit *e = &c->e;
@@ -86,6 +116,8 @@ void emit_memory(struct compiler *c, const struct native *n, unsigned insn, uint
         disp = emit_window(c, insn, address);
     } else {
         c->in_r10 = WINDOWS;
+        if (emit_memory_plain(c, n, insn))
+            return;
         emit_address(c, n, next);
         emit_look_up(c, insn, n->size, n->write);
         if (n->reads_r10)
@@ -97,7 +129,7 @@ void emit_memory(struct compiler *c, const struct native *n, unsigned insn, uint
     } else if (n->reads_r11) {
         emit_load(e, H_R11, GS_REG(X86_R11));
     }
-    native_emit_memory(e, n, c->guest[insn]->bytes, address, disp);
+    native_emit_memory(e, n, c->guest[insn]->bytes, address, EMIT_NONE, (int32_t)disp);
     if (n->writes_r10)
         emit_store(e, H_R10, GS_REG(X86_R10));
     if (n->writes_r11)

@@ -298,7 +298,8 @@ void native_classify(const ZydisDecoder *decoder, const uint8_t *bytes, unsigned
 }
 
 /* Where the parts of a legacy-encoded instruction are. */
-static void emit_legacy(struct emit *e, const struct native *n, const uint8_t *bytes, unsigned modrm, unsigned address)
+static void emit_legacy(struct emit *e, const struct native *n, const uint8_t *bytes, unsigned modrm, unsigned address,
+                        unsigned index)
 {
     unsigned at = 0;
     for (; at < n->insn.raw.prefix_count; at++) {
@@ -312,38 +313,43 @@ static void emit_legacy(struct emit *e, const struct native *n, const uint8_t *b
     unsigned rex = 0;
     if (n->insn.attributes & ZYDIS_ATTRIB_HAS_REX)
         rex = bytes[n->insn.raw.rex.offset] & 0x0cu;
-    emit8(e, 0x40 | rex | address >> 3);
+    emit8(e, 0x40 | rex | (index != EMIT_NONE ? (index >> 3) << 1 : 0) | address >> 3);
     if ((n->insn.attributes & ZYDIS_ATTRIB_HAS_REX) && at <= n->insn.raw.rex.offset)
         at = n->insn.raw.rex.offset + 1u;
     emit_bytes(e, bytes + at, modrm - at);
 }
 
-static void emit_vex(struct emit *e, const struct native *n, const uint8_t *bytes, unsigned modrm, unsigned address)
+static void emit_vex(struct emit *e, const struct native *n, const uint8_t *bytes, unsigned modrm, unsigned address,
+                     unsigned index)
 {
     unsigned at = n->insn.raw.vex.offset;
     bool two = n->insn.raw.vex.size == 2;
     unsigned second = two ? (bytes[at + 1] & 0x80u) | 1 : bytes[at + 1] & 0x9fu;
     unsigned third = two ? bytes[at + 1] & 0x7fu : bytes[at + 2];
     emit8(e, 0xc4);
-    emit8(e, second | 0x40 | (address < 8 ? 0x20 : 0));
+    emit8(e, second | (index == EMIT_NONE || index < 8 ? 0x40 : 0) | (address < 8 ? 0x20 : 0));
     emit8(e, third);
     at += n->insn.raw.vex.size;
     emit_bytes(e, bytes + at, modrm - at);
 }
 
-void native_emit_memory(struct emit *e, const struct native *n, const uint8_t *bytes, unsigned address, unsigned disp)
+void native_emit_memory(struct emit *e, const struct native *n, const uint8_t *bytes, unsigned address, unsigned index,
+                        int32_t disp)
 {
     unsigned modrm = n->insn.raw.modrm.offset;
     if (n->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
-        emit_vex(e, n, bytes, modrm, address);
+        emit_vex(e, n, bytes, modrm, address, index);
     else
-        emit_legacy(e, n, bytes, modrm, address);
-    unsigned mod = disp == 0 ? 0 : disp < 128 ? 1 : 2;
-    emit8(e, mod << 6 | (bytes[modrm] & 0x38u) | (address & 7));
+        emit_legacy(e, n, bytes, modrm, address, index);
+    unsigned mod = disp == 0 && (address & 7) != 5 ? 0 : disp >= -128 && disp < 128 ? 1 : 2;
+    bool sib = index != EMIT_NONE || (address & 7) == 4;
+    emit8(e, mod << 6 | (bytes[modrm] & 0x38u) | (sib ? 4u : address & 7));
+    if (sib)
+        emit8(e, (index != EMIT_NONE ? index & 7 : 4u) << 3 | (address & 7));
     if (mod == 1)
-        emit8(e, disp);
+        emit8(e, (uint8_t)disp);
     else if (mod == 2)
-        emit32(e, disp);
+        emit32(e, (uint32_t)disp);
     unsigned after = modrm + 1 + (n->insn.raw.modrm.rm == 4 ? 1 : 0) + n->insn.raw.disp.size / 8;
     emit_bytes(e, bytes + after, n->insn.length - after);
 }

@@ -39,9 +39,10 @@ struct native {
 /* Classifies the instruction at `bytes` (64-bit code, complete). */
 void native_classify(const ZydisDecoder *decoder, const uint8_t *bytes, unsigned length, struct native *ret_native);
 
-/* Emits the instruction with its memory operand replaced by [address + disp]: R10 or R11, and a
- * positive distance. */
-void native_emit_memory(struct emit *e, const struct native *n, const uint8_t *bytes, unsigned address, unsigned disp);
+/* Emits the instruction with its memory operand replaced by [address + index + disp]; index may be EMIT_NONE, but
+ * not RSP. */
+void native_emit_memory(struct emit *e, const struct native *n, const uint8_t *bytes, unsigned address, unsigned index,
+                        int32_t disp);
 
 /* The hardware number of a 64-bit address register, or EMIT_NONE. */
 unsigned native_register(ZydisRegister reg);

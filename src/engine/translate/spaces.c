@@ -18,6 +18,7 @@
 struct space_page {
     uint16_t slot, context;
     struct fast_entry entry;
+    const uint8_t *flags;
 };
 
 struct space {
@@ -84,7 +85,8 @@ static void put_pages_aside(const struct translate_vcpu *t, struct space *space)
             for (; left && space->pages < SPACE_PAGES; left &= left - 1) {
                 unsigned slot = word * 64 + (unsigned)__builtin_ctzll(left);
                 space->page[space->pages++] =
-                    (struct space_page){(uint16_t)slot, (uint16_t)context, t->tlb[context][slot]};
+                    (struct space_page){(uint16_t)slot, (uint16_t)context, t->tlb[context][slot],
+                                        t->tlb_flags[context][slot]};
             }
         }
     }
@@ -106,6 +108,7 @@ static void put_in_place(struct translate_vcpu *t, const struct space *space)
     for (unsigned i = 0; i < space->pages; i++) {
         const struct space_page *page = &space->page[i];
         t->tlb[page->context][page->slot] = page->entry;
+        t->tlb_flags[page->context][page->slot] = page->flags;
         fast_check_code(t, page->context, page->slot);
         t->tlb_used[page->context][page->slot / 64] |= UINT64_C(1) << (page->slot % 64);
         t->tlb_global[page->context][page->slot / 64] &= ~(UINT64_C(1) << (page->slot % 64));

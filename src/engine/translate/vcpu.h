@@ -27,7 +27,7 @@
 struct fast_entry {
     uint64_t read_bias, write_bias;
     uint8_t *host;  /* the page */
-    const uint8_t *flags; /* its flag byte */
+    uint64_t addend; /* host minus the page's linear address */
 };
 
 /* ---- code ---- */
@@ -189,6 +189,7 @@ struct translate_vcpu {
     struct jump_entry jump[X86_TLB_CONTEXTS][JUMP_ENTRIES];
     struct jump_victim victim[X86_TLB_CONTEXTS][VICTIMS];
     struct fast_entry tlb[X86_TLB_CONTEXTS][FAST_ENTRIES];
+    const uint8_t *tlb_flags[X86_TLB_CONTEXTS][FAST_ENTRIES]; /* C only: the page's flag byte */
 
     /* Below: C only. */
     uint64_t tlb_used[X86_TLB_CONTEXTS][FAST_ENTRIES / 64];
