@@ -13,7 +13,7 @@
 #include "guest.h"
 #include "support/flat.h"
 
-#define PATIENCE_S 5 /* twice this at most, then a case counts as stuck */
+#define PATIENCE_S 3 /* twice this at most, then a case counts as stuck */
 
 struct executor {
     struct flat flat;
@@ -70,7 +70,7 @@ static void engine_run(struct executor *e, const struct eq_case *c, struct eq_re
     memcpy(e->before, data, data_size);
     ram_write(&e->flat.ram, code, c->code, fits);
     memset(ret_result, 0, sizeof *ret_result);
-    for (unsigned run = 0; run < engine_repeats; run++) {
+    for (unsigned run = 0; run < engine_repeats && !ret_result->stuck; run++) {
         cpu = e->start;
         guest_enter(c, &cpu);
         if (run > 0)
