@@ -11,6 +11,8 @@
 #include "cli/terminal.h"
 #include "machine/machine.h"
 
+#define CODE_CACHE_MAX (UINT64_C(1) << 30) /* jumps within it are 32 bits wide */
+
 struct run_config {
     struct machine_config machine;
     const char *console;
@@ -55,6 +57,17 @@ static int parse_memory(void *config, const char *value, struct error *error)
         r = error_set(error, EINVAL, "is too little; give at least 1M");
     if (r == 0)
         ((struct run_config *)config)->machine.memory = bytes;
+    return r;
+}
+
+static int parse_code_cache(void *config, const char *value, struct error *error)
+{
+    uint64_t bytes;
+    int r = option_size(value, &bytes, error);
+    if (r == 0 && (bytes < ENGINE_CODE_CACHE_MIN || bytes > CODE_CACHE_MAX))
+        r = error_set(error, ERANGE, "is no size for the code cache; give 1M to 1G");
+    if (r == 0)
+        ((struct run_config *)config)->machine.code_cache = bytes;
     return r;
 }
 
@@ -119,6 +132,8 @@ static const struct option_spec options[] = {
     {"append", "STRING", "its command line (default: console=ttyS0)", parse_append},
     {"cpus", "N", "virtual processors, 1 to 16 (default: 1)", parse_cpus},
     {"memory", "SIZE", "guest memory, such as 512M or 2G (default: 512M)", parse_memory},
+    {"code-cache", "SIZE",
+     "what a software engine may keep of decoded and translated code, at least 1M for each CPU (default: 64M)", parse_code_cache},
     {"engine", "NAME",
      "what executes the guest: auto, or one that 'veneer engines' lists (default: auto)\n"
      "translate,check compares all that translate does with the interpreter, slowly",

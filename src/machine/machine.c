@@ -119,7 +119,7 @@ static int build(struct machine *machine, struct error *error)
     machine->tsc_hz = tsc_hz();
     x86_cpuid_init(&machine->cpuid, config->cpu_model, config->vcpus, machine->tsc_hz);
     struct engine_config engine = {.ram = &machine->ram, .vcpus = config->vcpus, .cpuid = &machine->cpuid,
-                                   .tsc_hz = machine->tsc_hz, .check = config->check,
+                                   .tsc_hz = machine->tsc_hz, .check = config->check, .code_cache = config->code_cache,
                                    .machine_ops = &board_engine_ops, .machine = machine};
     status = machine->engine->vm_create(&engine, &machine->vm, error);
     if (status == 0)

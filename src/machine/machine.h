@@ -40,6 +40,7 @@ struct machine_config {
     unsigned vcpus;          /* 1..MACHINE_VCPUS_MAX */
     uint64_t memory;         /* bytes; rounded down to whole pages */
     const struct engine_ops *engine;
+    uint64_t code_cache;     /* bytes; 0: the engine's default; see engine.h */
     bool check;              /* the engine compares all it does with the interpreter; see engine.h */
     enum x86_cpu_model cpu_model;
     int debug_exit_port;     /* -1: none */

@@ -9,11 +9,6 @@
 #include "engine/soft/vcpu.h"
 #include "isa/x86/paging.h"
 
-/* Decoded code, of all vCPUs together, and at least per vCPU. Touched as it fills. */
-#define ARENA_TOTAL ((size_t)256 << 20)
-#define ARENA_MAX ((size_t)64 << 20)
-#define ARENA_MIN ((size_t)16 << 20)
-
 static void post(struct engine_vcpu *vcpu, uint32_t bit)
 {
     atomic_fetch_or(&vcpu->core.attention, bit);
@@ -264,10 +259,11 @@ void soft_vm_destroy(struct engine_vm *vm)
     free(vm);
 }
 
-static size_t arena_size(unsigned vcpus)
+size_t soft_code_share(const struct engine_vm *vm)
 {
-    size_t share = ARENA_TOTAL / vcpus;
-    return share > ARENA_MAX ? ARENA_MAX : share < ARENA_MIN ? ARENA_MIN : share;
+    size_t all = vm->config.code_cache ? vm->config.code_cache : ENGINE_CODE_CACHE;
+    size_t share = all / vm->config.vcpus & ~(size_t)0xffff;
+    return share < ENGINE_CODE_CACHE_MIN ? ENGINE_CODE_CACHE_MIN : share;
 }
 
 int soft_vcpu_create(struct engine_vm *vm, unsigned index, struct engine_vcpu **ret_vcpu,
@@ -287,7 +283,7 @@ int soft_vcpu_create(struct engine_vm *vm, unsigned index, struct engine_vcpu **
     int result = x86_decoder_init(&vcpu->decoder, vm->config.cpuid, error);
     if (result < 0)
         goto no_decoder;
-    result = block_cache_open(&vcpu->cache, &vm->map, index, arena_size(vm->config.vcpus), error);
+    result = block_cache_open(&vcpu->cache, &vm->map, index, soft_code_share(vm) / (vm->tier ? 2 : 1), error);
     if (result < 0)
         goto no_cache;
     vcpu->cache.vcpu = vcpu;

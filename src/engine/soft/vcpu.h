@@ -73,6 +73,9 @@ static inline void vcpu_outside_end(struct engine_vcpu *vcpu)
     exclusive_enter(&vcpu->vm->exclusive, &vcpu->member);
 }
 
+/* What one vCPU may take for code (soft.c): a tier leaves the first half of it to decoded blocks. */
+size_t soft_code_share(const struct engine_vm *vm);
+
 /* engine_ops.run (run.c). */
 int soft_run(struct engine_vcpu *vcpu, struct engine_exit *ret_exit);
 

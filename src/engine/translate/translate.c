@@ -8,8 +8,6 @@
 #include "engine/soft/soft.h"
 #include "engine/translate/vcpu.h"
 
-#define CODE_SIZE ((size_t)64 << 20)  /* of all vCPUs together */
-#define ARENA_SIZE ((size_t)64 << 20) /* for traces and sites; touched as it fills */
 #define TOP 12u /* mnemonics in the statistics */
 #define HWCAP2_FSGSBASE 2u
 
@@ -48,13 +46,13 @@ static void tier_close(struct engine_vcpu *vcpu)
 static int tier_open(struct engine_vcpu *vcpu, struct error *error)
 {
     struct translate_vcpu *t = translate_of(vcpu);
-    unsigned vcpus = vcpu->vm->config.vcpus;
+    const size_t quarter = soft_code_share(vcpu->vm) / 4; /* code; the same for traces and sites; the rest decoded blocks */
     int r = fault_install(error);
     if (r == 0)
-        r = codemem_open(&t->code, CODE_SIZE / vcpus, error);
+        r = codemem_open(&t->code, quarter, error);
     if (r < 0)
         return r;
-    t->arena_size = ARENA_SIZE / vcpus;
+    t->arena_size = quarter;
     t->arena = reserve(t->arena_size);
     t->by_address = reserve(TRACES_MAX * sizeof t->by_address[0]);
     if (!t->arena || !t->by_address || spaces_open(t) < 0) {
