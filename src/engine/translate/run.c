@@ -267,6 +267,7 @@ static bool run_trace(struct translate_vcpu *t, struct trace *trace)
         case SITE_VECTOR:
         case SITE_X87:
             core->cpu.reg[X86_RIP] = trace->linear;
+            cast_shadow(t);
             t->no_vectors = true;
             return true;
         case SITE_INTERPRET:
