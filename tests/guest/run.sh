@@ -21,7 +21,7 @@ else
         fi
     fi
     output=$(timeout 300 "$veneer" run --engine "$engine" --cpus "$cpus" --memory 256M --kernel "$kernel" --debug-exit 0xf4 \
-        </dev/null 2>&1)
+        ${VENEER_RUN_OPTIONS-} </dev/null 2>&1)
     status=$?
 fi
 printf '%s\n' "$output" | tr -d '\r'
