@@ -283,7 +283,6 @@ static struct block *enter(struct block_cache *cache, const struct draft *draft,
     block->trace = NULL;
     block->parts = NULL;
     block->live_known = false;
-    block->windows_off = 0;
     block->plain = is_plain(&draft->insn[draft->count - 1]);
     memcpy(block->insn, draft->insn, draft->count * sizeof(draft->insn[0]));
     struct block **bucket = bucket_of(cache, block->key);

@@ -46,7 +46,6 @@ struct block {
     struct trace_part *parts;   /* for a tier: of what else it is a part */
     uint32_t live;              /* for a tier: arithmetic flags that are read before they are written, if known */
     bool live_known;
-    uint8_t windows_off;        /* for a tier: what its trace shall not have (translate/window.c) */
     bool plain;                 /* ends without touching mode, privilege, interrupts or activity */
     _Alignas(64) struct x86_insn insn[];
 };

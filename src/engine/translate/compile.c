@@ -33,7 +33,7 @@ struct slow *add_slow(struct compiler *c, uint32_t field, enum site_kind kind, u
         return &spare;
     }
     struct slow *slow = &c->slow[c->slows++];
-    *slow = (struct slow){.field = field, .kind = (uint8_t)kind, .insn = (uint16_t)insn};
+    *slow = (struct slow){.field = field, .kind = (uint8_t)kind, .insn = (uint16_t)insn, .second = c->in_second};
     return slow;
 }
 
@@ -298,12 +298,27 @@ static bool is_branch(enum native_kind kind)
     return (kind >= NATIVE_JCC && kind <= NATIVE_RET) || kind == NATIVE_SWITCH;
 }
 
+static void emit_to_second(struct compiler *c, const struct slow *slow)
+{
+    struct emit *e = &c->e;
+    if (!e->full)
+        emit_patch32(e->start, slow->field, slow->restore_rcx ? emit_offset(e) : c->second[slow->insn]);
+    if (!slow->restore_rcx)
+        return;
+    emit_load(e, H_RCX, GS(spill));
+    emit_jmp_to(e, c->second[slow->insn]);
+}
+
 /* Exits, out of the way: R11 says which. Returns false when memory ran out. */
 static bool emit_slows(struct compiler *c)
 {
     struct emit *e = &c->e;
     for (unsigned i = 0; i < c->slows; i++) {
         const struct slow *slow = &c->slow[i];
+        if (slow->window) {
+            emit_to_second(c, slow);
+            continue;
+        }
         uint32_t dead = slow->kind == SITE_NEXT ? X86_FLAGS_ARITH & ~live_at(c, slow->target) : 0;
         struct site *site = arena_take(c->t, sizeof *site);
         if (!site)
@@ -314,12 +329,7 @@ static bool emit_slows(struct compiler *c)
                               .mnemonic = (uint16_t)c->native[slow->insn].insn.mnemonic,
                               .undefined = c->undefined[slow->insn] | dead};
         if (slow->resume_next && slow->insn + 1u < c->insns)
-            site->resume = c->start[slow->insn + 1];
-        site->window = slow->window;
-        site->window_base = slow->window_base;
-        site->window_disp = slow->window_disp;
-        site->window_size = slow->window ? (uint16_t)c->window[slow->window - 1].size : 0;
-        site->window_write = slow->window && c->window[slow->window - 1].write;
+            site->resume = (slow->second ? c->second : c->start)[slow->insn + 1];
         if (!e->full)
             emit_patch32(e->start, slow->field, emit_offset(e));
         if (slow->restore_rcx)
@@ -329,12 +339,6 @@ static bool emit_slows(struct compiler *c)
             emit_jmp_gs(e, slow->kind == SITE_VECTOR ? GS(vector_go) : GS(x87_go));
         else
             emit_jmp_to(e, c->t->stubs.leave);
-        if (slow->window && site->resume) { /* what comes next may rely on R10 */
-            uint32_t next = site->resume;
-            site->resume = emit_offset(e);
-            emit_load(e, H_R10, GS(window) + 8 * (slow->window - 1u));
-            emit_jmp_to(e, next);
-        }
     }
     return true;
 }
@@ -357,6 +361,7 @@ static bool publish(struct compiler *c)
         if (part + 1 < c->parts && i == c->part[part + 1].first)
             part++;
         trace->insn[i] = (struct trace_insn){.start = (uint16_t)(c->start[i] - trace->indirect_entry),
+                                             .second = (uint16_t)(c->second[i] - trace->indirect_entry),
                                              .begin = (int16_t)(c->begin[i] - c->linear), .part = (uint8_t)part};
     }
     trace->next = trace->block->trace;
@@ -373,19 +378,34 @@ static bool can_repeat(const struct native *n)
     return n->kind != NATIVE_NO && n->kind != NATIVE_STRING && n->kind != NATIVE_BITS && system_repeats(n);
 }
 
-static void emit_trace(struct compiler *c)
+static void emit_insns(struct compiler *c, uint32_t *start)
 {
-    emit_entry(c);
     c->in_r10 = WINDOWS;
     for (unsigned i = 0; i < c->insns; i++) {
-        c->start[i] = emit_offset(&c->e);
+        start[i] = emit_offset(&c->e);
         uint64_t next = c->begin[i] + c->guest[i]->length;
         emit_insn(c, &c->native[i], i, next);
         enum native_kind kind = c->native[i].kind;
         if (i + 1 == c->insns && kind != NATIVE_NO && !is_branch(kind))
             emit_goto(c, i, next);
     }
-    c->start[c->insns] = emit_offset(&c->e);
+    start[c->insns] = emit_offset(&c->e);
+}
+
+/* Where the range of a window goes on in another page, or the TLB does not have it, the rest of the trace is done
+ * without windows, in a second copy. */
+static void emit_trace(struct compiler *c)
+{
+    c->in_second = false;
+    emit_entry(c);
+    emit_insns(c, c->start);
+    for (unsigned i = 0; i <= c->insns; i++)
+        c->second[i] = c->start[c->insns]; /* an empty one */
+    if (!c->windows)
+        return;
+    memset(c->window_of, WINDOWS, sizeof c->window_of);
+    c->in_second = true;
+    emit_insns(c, c->second);
 }
 
 struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t linear)

@@ -6,8 +6,8 @@
 #include "engine/translate/native.h"
 #include "engine/translate/vcpu.h"
 
-#define SLOW_MAX (TRACE_INSNS * 2u)
-#define TRACE_ROOM 32768u /* bytes of code that one trace may take */
+#define SLOW_MAX (TRACE_INSNS * 4u)
+#define TRACE_ROOM 64000u /* bytes of code that one trace may take */
 
 /* Code that is out of the way: emitted after the rest. */
 struct slow {
@@ -19,9 +19,8 @@ struct slow {
     bool restore_rcx;
     bool resume_next;    /* resume at the next instruction */
     bool missed;         /* SITE_INTERPRET: for want of a TLB entry */
-    uint8_t window;      /* and in its stead this window was to be opened: its number plus one */
-    uint8_t window_base; /* whose first byte is at this guest register plus window_disp */
-    int32_t window_disp;
+    bool window;         /* a window does not open: the second copy goes on with the same instruction */
+    bool second;         /* of the second copy */
 };
 
 /* How a trace goes on after a part's last instruction. */
@@ -63,6 +62,8 @@ struct compiler {
     bool flags_needed[TRACE_INSNS + 1]; /* before instruction n some arithmetic flag is live */
     uint32_t undefined[TRACE_INSNS];    /* arithmetic flags that are undefined after instruction n */
     uint32_t start[TRACE_INSNS + 1];    /* where instruction n's code starts */
+    uint32_t second[TRACE_INSNS + 1];   /* and in the second copy, which has no windows */
+    bool in_second;                     /* that one is being emitted */
     uint8_t follow[TRACE_INSNS];        /* enum follow, after instruction n */
     struct window window[WINDOWS];
     struct window_access access[TRACE_INSNS];

@@ -55,15 +55,6 @@ void fast_learn(struct translate_vcpu *t, uint64_t linear)
     t->tlb_global[context][slot / 64] |= (uint64_t)from->global << (slot % 64);
 }
 
-uint8_t *fast_find(const struct translate_vcpu *t, uint64_t linear, unsigned size, bool write)
-{
-    const struct x86_core *core = &t->soft.core;
-    unsigned context = (unsigned)(core->tlb_now - core->tlb[0]) / X86_TLB_ENTRIES;
-    const struct fast_entry *entry = &t->tlb[context][(linear >> 12) % FAST_ENTRIES];
-    uint64_t offset = linear + (write ? entry->write_bias : entry->read_bias);
-    return offset <= RAM_PAGE_SIZE - size ? entry->host + offset : NULL;
-}
-
 void fast_forget(struct translate_vcpu *t, bool keep_global)
 {
     for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++) {

@@ -33,8 +33,9 @@ struct trace *trace_at(const struct translate_vcpu *t, uint32_t offset, unsigned
         return NULL;
     struct trace *trace = t->by_address[low];
     for (unsigned i = 0; i < trace->count; i++) {
-        if (offset >= trace->indirect_entry + trace->insn[i].start &&
-            offset < trace->indirect_entry + trace->insn[i + 1].start) {
+        const struct trace_insn *insn = &trace->insn[i];
+        uint32_t at = offset - trace->indirect_entry;
+        if ((at >= insn[0].start && at < insn[1].start) || (at >= insn[0].second && at < insn[1].second)) {
             *ret_insn = i;
             return trace;
         }

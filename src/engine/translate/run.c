@@ -14,7 +14,6 @@
 
 #define NO_ADDRESS (UINT64_C(1) << 63) /* not canonical */
 
-#define FAILURES 8u /* to open a window before it is given up */
 #define HOT 3u /* offers before a block is translated */
 
 static unsigned context_of(const struct x86_core *core)
@@ -139,21 +138,6 @@ static uint64_t operand_address(const struct x86_core *core, const struct x86_in
     return address;
 }
 
-/* The instruction that was to open a window was interpreted instead. False when the trace must not go on, since
- * the rest relies on the window. When that happens often, the trace is made anew without it. */
-static bool open_window(struct translate_vcpu *t, struct site *site, uint64_t linear)
-{
-    fast_learn(t, linear);
-    uint8_t *host = fast_find(t, linear, site->window_size, site->window_write);
-    t->window[site->window - 1] = (uint64_t)(uintptr_t)host;
-    if (!host && ++site->failures == FAILURES) {
-        struct trace *trace = site->trace;
-        trace->block->windows_off |= (uint8_t)(1u << (site->window - 1));
-        drop_trace(t, trace);
-    }
-    return host != NULL;
-}
-
 /* Interprets the site's instruction. True when the trace may go on after it. */
 static bool interpret(struct translate_vcpu *t, struct site *site)
 {
@@ -172,14 +156,12 @@ static bool interpret(struct translate_vcpu *t, struct site *site)
     else
         t->stats.interpreted[site->mnemonic]++;
     uint64_t address = operand_address(core, insn), generation = t->generation;
-    uint64_t window = core->cpu.reg[site->window_base] + (uint64_t)(int64_t)site->window_disp;
     insn->exec(core, insn);
     fast_learn(t, address);
     if (!(insn->flags & X86_INSN_MEMORY) || insn->opcode == 0xff)
         fast_learn(t, core->cpu.reg[X86_RSP]);
     /* Windows that were opened are good no more after a change of the mappings. */
-    return core->insn_end != NULL && !trace->dead && generation == t->generation &&
-           (!site->window || open_window(t, site, window));
+    return core->insn_end != NULL && !trace->dead && generation == t->generation;
 }
 
 /* The trace was just found, so the TLB has its page. */

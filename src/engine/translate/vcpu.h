@@ -54,12 +54,6 @@ struct site {
     uint32_t field;         /* SITE_NEXT: the displacement to patch */
     uint32_t stub;          /* SITE_NEXT: where the displacement goes when not linked */
     uint32_t undefined;     /* arithmetic flags that are undefined or dead there */
-    int32_t window_disp;    /* SITE_INTERPRET, with `window`: it begins at window_base + window_disp */
-    uint16_t window_size;
-    uint8_t window;         /* the instruction opens window[window - 1]; or 0 */
-    uint8_t window_base;    /* a guest register */
-    bool window_write;
-    uint8_t failures;       /* to open it */
     uint16_t insn;
     uint16_t mnemonic;      /* SITE_INTERPRET: of insn, for statistics; 0: the host faulted */
     uint8_t kind;
@@ -82,6 +76,7 @@ struct trace_part {
 
 struct trace_insn {
     uint16_t start; /* of its code, from `indirect_entry` */
+    uint16_t second; /* of its other copy, if there is one (compile.c) */
     int16_t begin;  /* its own address, from the trace's */
     uint8_t part;
 };
@@ -238,8 +233,6 @@ void fast_init(struct translate_vcpu *t);
 void fast_learn(struct translate_vcpu *t, uint64_t linear);
 void fast_forget(struct translate_vcpu *t, bool keep_global);
 void fast_forget_page(struct translate_vcpu *t, uint64_t linear);
-/* The host address of a range that lies in one page, or NULL when the fast TLB does not have it. */
-uint8_t *fast_find(const struct translate_vcpu *t, uint64_t linear, unsigned size, bool write);
 /* The page with this flag byte holds code now: no entry of it allows stores any more. */
 void fast_forbid_stores(struct translate_vcpu *t, const uint8_t *flags);
 /* The same for one entry, which was put aside while its page may have got code. */

@@ -228,8 +228,7 @@ void find_windows(struct compiler *c)
             continue;
         unsigned window = c->windows++;
         c->window[window] = (struct window){group->first, group->low, (unsigned)(group->high - group->low), group->write};
-        if (!(c->part[0].block->windows_off >> window & 1))
-            number[i] = (uint8_t)window;
+        number[i] = (uint8_t)window;
     }
     for (unsigned i = 0; i < c->insns; i++)
         c->window_of[i] = number[f->group_of[i]];
@@ -250,10 +249,7 @@ unsigned emit_window(struct compiler *c, unsigned insn, unsigned address)
             base = H_R10;
         }
         emit_lea(e, H_R10, base, EMIT_NONE, 0, disp);
-        struct slow *slow = emit_look_up(c, insn, window->size, window->write);
-        slow->window = (uint8_t)(number + 1);
-        slow->window_base = access->base;
-        slow->window_disp = disp;
+        emit_look_up(c, insn, window->size, window->write)->window = true;
         emit_store(e, H_R10, GS(window) + 8 * number);
         if (address != H_R10)
             emit_mov(e, address, H_R10);
