@@ -108,6 +108,27 @@ static bool emit_memory_plain(struct compiler *c, const struct native *n, unsign
     return true;
 }
 
+/* The operand is at a constant address: its entry's place is known, and so is what its bias must be. */
+static bool emit_memory_constant(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
+{
+    struct emit *e = &c->e;
+    const ZydisDecodedOperandMem *mem = &n->memory->mem;
+    uint64_t linear = next + (uint64_t)mem->disp.value;
+    unsigned offset = (unsigned)(linear & 4095);
+    if (c->flags_needed[insn] || n->reads_r10 || n->reads_r11 || mem->base != ZYDIS_REGISTER_RIP ||
+        mem->segment == ZYDIS_REGISTER_FS || mem->segment == ZYDIS_REGISTER_GS || offset + n->size > 4096)
+        return false;
+    size_t entry = tlb_field(c, (linear >> 12) % FAST_ENTRIES * sizeof(struct fast_entry));
+    size_t bias = n->write ? offsetof(struct fast_entry, write_bias) : offsetof(struct fast_entry, read_bias);
+    emit_mov_imm(e, H_R11, 0 - (linear - offset));
+    emit_gs(e, true, 0x3b, H_R11, entry + bias); /* cmp r11, gs:[...] */
+    struct slow *slow = add_slow(c, emit_jcc(e, CC_NE), SITE_INTERPRET, insn);
+    slow->resume_next = slow->missed = true;
+    emit_load(e, H_R10, entry + offsetof(struct fast_entry, host));
+    native_emit_memory(e, n, c->guest[insn]->bytes, H_R10, EMIT_NONE, (int32_t)offset);
+    return true;
+}
+
 void emit_memory(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
 {
     struct emit *e = &c->e;
@@ -116,7 +137,7 @@ void emit_memory(struct compiler *c, const struct native *n, unsigned insn, uint
         disp = emit_window(c, insn, address);
     } else {
         c->in_r10 = WINDOWS;
-        if (emit_memory_plain(c, n, insn))
+        if (emit_memory_plain(c, n, insn) || emit_memory_constant(c, n, insn, next))
             return;
         emit_address(c, n, next);
         emit_look_up(c, insn, n->size, n->write);
