@@ -75,8 +75,10 @@ static int parse_engine(void *config, const char *value, struct error *error)
 {
     struct machine_config *machine = &((struct run_config *)config)->machine;
     const char *comma = strchr(value, ',');
+    size_t length = comma ? (size_t)(comma - value) : strlen(value);
     char name[32] = "";
-    snprintf(name, sizeof name, "%.*s", comma ? (int)(comma - value) : (int)sizeof name - 1, value);
+    if (length < sizeof name)
+        memcpy(name, value, length);
     machine->engine = NULL; /* auto */
     machine->check = comma != NULL;
     if (strcmp(value, "auto") == 0)
