@@ -19,6 +19,9 @@ struct executor {
     struct flat flat;
     _Atomic unsigned runs; /* started */
     pthread_t watchdog;
+    pthread_mutex_t lock;
+    pthread_cond_t over;
+    bool closing; /* under lock */
     struct x86_cpu start; /* what every case has in common */
     uint8_t before[EQ_IMAGE_SIZE];
 };
@@ -30,15 +33,19 @@ static uint8_t *engine_image(struct executor *e) { return ram_host(&e->flat.ram,
 /* Kicks the vCPU out of a run that it has seen twice. */
 static void *watch(void *context)
 {
-    const struct timespec pause = {.tv_sec = PATIENCE_S};
     struct executor *e = context;
 
-    for (unsigned seen = 0, now;; seen = now) {
-        nanosleep(&pause, NULL); /* ended here by pthread_cancel */
+    pthread_mutex_lock(&e->lock);
+    for (unsigned seen = 0, now; !e->closing; seen = now) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += PATIENCE_S;
         now = atomic_load(&e->runs);
-        if (now == seen)
+        if (now == seen && now > 0)
             e->flat.engine->kick(e->flat.vcpu[0]);
+        pthread_cond_timedwait(&e->over, &e->lock, &until);
     }
+    pthread_mutex_unlock(&e->lock);
     return NULL;
 }
 
@@ -51,6 +58,8 @@ static int open_engine(const struct engine_ops *engine, struct executor **ret_ex
     flat_open(&e->flat, engine, 1, 2);
     memset(ram_host(&e->flat.ram, 0, GUEST_RAM_SIZE), 0, GUEST_RAM_SIZE);
     guest_build(ram_host(&e->flat.ram, 0, GUEST_RAM_SIZE), &e->start);
+    pthread_mutex_init(&e->lock, NULL);
+    pthread_cond_init(&e->over, NULL);
     if (pthread_create(&e->watchdog, NULL, watch, e) != 0)
         return -EAGAIN;
     *ret_executor = e;
@@ -85,7 +94,10 @@ static void engine_run(struct executor *e, const struct eq_case *c, struct eq_re
 
 static void engine_close(struct executor *e)
 {
-    pthread_cancel(e->watchdog);
+    pthread_mutex_lock(&e->lock);
+    e->closing = true;
+    pthread_cond_signal(&e->over);
+    pthread_mutex_unlock(&e->lock);
     pthread_join(e->watchdog, NULL);
     flat_close(&e->flat);
     free(e);
