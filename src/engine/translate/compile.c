@@ -324,7 +324,7 @@ static bool emit_slows(struct compiler *c)
         if (!site)
             return false;
         *site = (struct site){.trace = c->trace, .target = slow->target, .field = slow->field,
-                              .stub = emit_offset(e), .insn = slow->insn, .kind = slow->kind,
+                              .thunk = emit_offset(e), .insn = slow->insn, .kind = slow->kind,
                               .resume = slow->resume, .missed = slow->missed,
                               .mnemonic = (uint16_t)c->native[slow->insn].insn.mnemonic,
                               .undefined = c->undefined[slow->insn] | dead};
@@ -338,7 +338,7 @@ static bool emit_slows(struct compiler *c)
         if (slow->kind == SITE_VECTOR || slow->kind == SITE_X87)
             emit_jmp_gs(e, slow->kind == SITE_VECTOR ? GS(vector_go) : GS(x87_go));
         else
-            emit_jmp_to(e, c->t->stubs.leave);
+            emit_jmp_to(e, c->t->thunks.leave);
     }
     return true;
 }
@@ -483,7 +483,7 @@ void unlink_incoming(struct translate_vcpu *t, struct trace *trace)
     for (struct site *site = trace->incoming, *next; site; site = next) {
         next = site->next_link;
         site->linked = NULL;
-        emit_patch32(t->code.write, site->field, site->stub);
+        emit_patch32(t->code.write, site->field, site->thunk);
         t->stats.unlinks++;
     }
     trace->incoming = NULL;

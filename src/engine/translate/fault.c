@@ -1,7 +1,7 @@
 /* fault.c - host signals raised by guest instructions that run as they are.
  *
  * The faulting host instruction is a copy of a guest instruction that has changed nothing yet, so all
- * guest registers are in their places: the signal's context is made to continue at the `leave` stub, as if
+ * guest registers are in their places: the signal's context is made to continue at the `leave` thunk, as if
  * the trace had asked to interpret that instruction. Signals from anywhere else go to the handlers that
  * were there before. Translated code uses the host's RSP for the guest's, hence the alternate stack. */
 #include <errno.h>
@@ -64,7 +64,7 @@ static void on_fault(int number, siginfo_t *info, void *context)
     }
     t->fault = (struct site){.trace = trace, .insn = (uint16_t)insn, .kind = SITE_INTERPRET};
     uc->uc_mcontext.gregs[REG_R11] = (greg_t)(uintptr_t)&t->fault;
-    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)(t->code.exec + t->stubs.leave);
+    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)(t->code.exec + t->thunks.leave);
 }
 
 int fault_install(struct error *error)

@@ -252,7 +252,7 @@ void emit_entry(struct compiler *c)
     emit_lea(e, H_RCX, H_RCX, H_R10, 0, 0);
     uint32_t hit = emit_jrcxz(e);
     emit_mov(e, H_RCX, H_R11);
-    emit_jmp_to(e, c->t->stubs.indirect_miss[c->context]);
+    emit_jmp_to(e, c->t->thunks.indirect_miss[c->context]);
     emit_patch8(e, hit);
     emit_mov(e, H_RCX, H_R11);
     c->trace->entry = emit_offset(e);

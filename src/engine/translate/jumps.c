@@ -2,7 +2,7 @@
  *
  * What it holds is proven by the mappings of the moment, so it follows them as the TLB does: entries of pages
  * that are not global leave with their address space, those of one page with an INVLPG of it. Who is put out of its
- * place by another goes among the victims, which the `indirect_miss` stubs look at. */
+ * place by another goes among the victims, which the `indirect_miss` thunks look at. */
 #include <string.h>
 
 #include "engine/translate/vcpu.h"
@@ -17,7 +17,7 @@ static void set_bit(uint64_t *map, unsigned bit, bool value)
 
 static void clear(struct translate_vcpu *t, unsigned context, unsigned slot)
 {
-    t->jump[context][slot] = (struct jump_entry){NULL, t->code.exec + t->stubs.indirect_miss[context]};
+    t->jump[context][slot] = (struct jump_entry){NULL, t->code.exec + t->thunks.indirect_miss[context]};
     set_bit(t->jump_used[context], slot, false);
 }
 
@@ -25,7 +25,7 @@ static void clear_victim(struct translate_vcpu *t, unsigned context, unsigned sl
 {
     /* Jumps to addresses that are not canonical end there. */
     t->victim[context][slot] =
-        (struct jump_victim){.negative = UINT64_C(1) << 63, .code = t->code.exec + t->stubs.indirect_leave};
+        (struct jump_victim){.negative = UINT64_C(1) << 63, .code = t->code.exec + t->thunks.indirect_leave};
     set_bit(t->victim_used[context], slot, false);
 }
 

@@ -52,7 +52,7 @@ void traces_flush(struct translate_vcpu *t)
         }
     t->traces = 0;
     t->arena_used = 0;
-    t->code.used = t->stubs.end;
+    t->code.used = t->thunks.end;
     t->link_from = NULL;
     t->stats.flushes++;
     jumps_forget(t, false);
@@ -113,10 +113,10 @@ static bool vectors_allowed(const struct x86_core *core)
 static struct site *enter(struct translate_vcpu *t, unsigned what, uint32_t to)
 {
     struct site *(*call)(struct translate_vcpu *, const void *);
-    const void *code = t->code.exec + t->stubs.enter[what];
-    const struct stubs *stubs = &t->stubs;
-    t->vector_go = t->code.exec + (vectors_allowed(&t->soft.core) ? stubs->load_vector : stubs->leave);
-    t->x87_go = t->code.exec + (x87_allowed(&t->soft.core.cpu) ? stubs->load_x87 : stubs->leave);
+    const void *code = t->code.exec + t->thunks.enter[what];
+    const struct thunks *thunks = &t->thunks;
+    t->vector_go = t->code.exec + (vectors_allowed(&t->soft.core) ? thunks->load_vector : thunks->leave);
+    t->x87_go = t->code.exec + (x87_allowed(&t->soft.core.cpu) ? thunks->load_x87 : thunks->leave);
     memcpy(&call, &code, sizeof call);
     flags_to_host(t);
     struct site *site = call(t, t->code.exec + to);

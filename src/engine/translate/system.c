@@ -240,7 +240,7 @@ void system_emit(struct emit *e, const struct native *n, bool flags_live)
 static void go(struct emit *e, const struct translate_vcpu *t, unsigned context, uint64_t next)
 {
     emit_mov_imm(e, H_R10, next);
-    emit_jmp_to(e, t->stubs.indirect[context]);
+    emit_jmp_to(e, t->thunks.indirect[context]);
 }
 
 /* AC decides between the two contexts of a supervisor, CR4.SMAP being set: the trace's own says what it is. */
@@ -276,7 +276,7 @@ static uint32_t enable_interrupts(struct emit *e, const struct translate_vcpu *t
     emit_store(e, H_R11, GS_CPU(rflags));
     emit_mov_imm(e, H_R10, next);
     emit_store(e, H_R10, GS(shadow_at));
-    emit_jmp_to(e, t->stubs.indirect[context]);
+    emit_jmp_to(e, t->thunks.indirect[context]);
     return leave;
 }
 

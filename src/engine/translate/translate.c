@@ -61,7 +61,7 @@ static int tier_open(struct engine_vcpu *vcpu, struct error *error)
     }
     fast_init(t);
     __asm__("stmxcsr %0" : "=m"(t->host_mxcsr));
-    stubs_make(t);
+    thunks_make(t);
     t->check = vcpu->vm->config.check;
     jumps_init(t);
     return 0;

@@ -34,7 +34,7 @@ struct fast_entry {
 
 enum site_kind {
     SITE_NEXT,      /* go on at `target`; `field` is the jump that led here, to be linked */
-    SITE_INDIRECT,  /* go on at RIP, which the stub stored */
+    SITE_INDIRECT,  /* go on at RIP, which the thunk stored */
     SITE_INTERPRET, /* interpret instruction `insn`, then go on at `resume` (0: at RIP) */
     SITE_LOOK_UP,   /* attention, before the trace's first instruction */
     SITE_VECTOR,    /* the trace needs the vector registers, which the guest may not use now */
@@ -52,7 +52,7 @@ struct site {
     uint64_t target;        /* SITE_NEXT: linear address */
     uint32_t resume;        /* offset in code memory */
     uint32_t field;         /* SITE_NEXT: the displacement to patch */
-    uint32_t stub;          /* SITE_NEXT: where the displacement goes when not linked */
+    uint32_t thunk;          /* SITE_NEXT: where the displacement goes when not linked */
     uint32_t undefined;     /* arithmetic flags that are undefined or dead there */
     uint16_t insn;
     uint16_t mnemonic;      /* SITE_INTERPRET: of insn, for statistics; 0: the host faulted */
@@ -139,8 +139,8 @@ struct jump_victim {
 #define ENTER_VECTOR 1u
 #define ENTER_X87 2u
 
-/* Fixed pieces of code at the start of code memory, made by stubs_make. Offsets. */
-struct stubs {
+/* Fixed pieces of code at the start of code memory, made by thunks_make. Offsets. */
+struct thunks {
     uint32_t enter[4];     /* as C: site (*)(translate_vcpu *, const void *code); by ENTER_* */
     uint32_t load_vector;  /* R11 = struct site *: goes on at its `resume` with them loaded */
     uint32_t load_x87;
@@ -177,7 +177,7 @@ struct translate_vcpu {
     uint32_t flags;        /* AH as LAHF, AL as SETO */
     uint32_t host_mxcsr;
     bool vector_resident, x87_resident;
-    const void *vector_go, *x87_go; /* where a trace that needs them goes: the load_ stub, or leave */
+    const void *vector_go, *x87_go; /* where a trace that needs them goes: the load_ thunk, or leave */
     const uint8_t *code_base;
     uint8_t x87_area[640];
 
@@ -197,7 +197,7 @@ struct translate_vcpu {
     uint64_t assumed_cr4; /* the bits that traces rely on (system.c) */
     bool assumed_avx;      /* and that AVX is on, or not */
     struct codemem code;
-    struct stubs stubs;
+    struct thunks thunks;
     uint8_t *arena; /* traces and sites */
     size_t arena_used, arena_size;
     struct trace **by_address; /* all traces, in the order of their code */
@@ -239,13 +239,13 @@ void fast_forbid_stores(struct translate_vcpu *t, const uint8_t *flags);
 void fast_check_code(struct translate_vcpu *t, unsigned context, unsigned slot);
 
 struct emit;
-/* stubs.c: goes to R10 = target, to what the jump cache has for it, which checks that it is for that target.
+/* thunks.c: goes to R10 = target, to what the jump cache has for it, which checks that it is for that target.
  * Emitted at each place that jumps, so that the host's branch predictor tells them apart. */
 void emit_indirect(struct emit *e, unsigned context);
 /* The same for a target that is known. */
 void emit_direct(struct emit *e, unsigned context, uint64_t target);
-/* Makes the stubs at the start of code memory. */
-void stubs_make(struct translate_vcpu *t);
+/* Makes the thunks at the start of code memory. */
+void thunks_make(struct translate_vcpu *t);
 
 /* check.c: runs the trace by `run`, and again by the interpreter, and aborts with a report when they
  * differ. */

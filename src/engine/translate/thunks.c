@@ -1,4 +1,4 @@
-/* stubs.c - the fixed code around traces: in, out, and indirect jumps. */
+/* thunks.c - the fixed code around traces: in, out, and indirect jumps. */
 #include "engine/translate/emit.h"
 #include "engine/translate/vcpu.h"
 #include "engine/translate/x87.h"
@@ -234,38 +234,38 @@ static void make_indirect_miss(struct emit *e, unsigned context, uint32_t leave)
     emit32(e, (uint32_t)(table + offsetof(struct jump_victim, code)));
 }
 
-void stubs_make(struct translate_vcpu *t)
+void thunks_make(struct translate_vcpu *t)
 {
     struct emit emit = {.start = t->code.write, .at = t->code.write + t->code.used,
                         .end = t->code.write + t->code.size, .full = false};
     struct emit *e = &emit;
     t->code_base = t->code.exec;
     for (unsigned what = 0; what < 4; what++) {
-        t->stubs.enter[what] = emit_offset(e);
+        t->thunks.enter[what] = emit_offset(e);
         make_enter(e, t, what);
     }
-    t->stubs.load_vector = emit_offset(e);
+    t->thunks.load_vector = emit_offset(e);
     load_vectors(e);
     emit_resume(e);
-    t->stubs.load_x87 = emit_offset(e);
+    t->thunks.load_x87 = emit_offset(e);
     emit_store(e, H_RAX, GS_REG(X86_RAX)); /* stale while translated code runs, so free */
     emit_store(e, H_RDX, GS_REG(X86_RDX));
     x87_emit_load(e, t);
     emit_load(e, H_RAX, GS_REG(X86_RAX));
     emit_load(e, H_RDX, GS_REG(X86_RDX));
     emit_resume(e);
-    t->stubs.leave = emit_offset(e);
+    t->thunks.leave = emit_offset(e);
     make_leave(e, t);
-    t->stubs.indirect_leave = emit_offset(e);
+    t->thunks.indirect_leave = emit_offset(e);
     emit_store(e, H_R10, GS_REG(X86_RIP));
     emit_mov_imm(e, H_R11, 0);
-    emit_jmp_to(e, t->stubs.leave);
+    emit_jmp_to(e, t->thunks.leave);
     for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++) {
-        t->stubs.indirect[context] = emit_offset(e);
+        t->thunks.indirect[context] = emit_offset(e);
         emit_indirect(e, context);
-        t->stubs.indirect_miss[context] = emit_offset(e);
-        make_indirect_miss(e, context, t->stubs.indirect_leave);
+        t->thunks.indirect_miss[context] = emit_offset(e);
+        make_indirect_miss(e, context, t->thunks.indirect_leave);
     }
-    t->stubs.end = emit_offset(e);
-    t->code.used = t->stubs.end;
+    t->thunks.end = emit_offset(e);
+    t->code.used = t->thunks.end;
 }
