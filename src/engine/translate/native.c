@@ -173,7 +173,6 @@ static void note_flags(struct native *n)
     n->flags_read = (uint32_t)flags->tested & ARITHMETIC;
     n->flags_written = (uint32_t)(flags->modified | flags->set_0 | flags->set_1 | flags->undefined) & ARITHMETIC;
     n->flags_undefined = (uint32_t)flags->undefined & ARITHMETIC;
-    n->sets_flags = n->flags_written != 0;
     /* A count of zero leaves the flags as they are. */
     bool shift = n->insn.meta.category == ZYDIS_CATEGORY_SHIFT || n->insn.meta.category == ZYDIS_CATEGORY_ROTATE;
     if (shift && !shifts_for_sure(n)) {
@@ -282,7 +281,6 @@ void native_classify(const ZydisDecoder *decoder, const uint8_t *bytes, unsigned
     ret_native->size = 0;
     ret_native->read = ret_native->write = ret_native->vector = ret_native->x87 = false;
     ret_native->reads_r10 = ret_native->reads_r11 = ret_native->writes_r10 = ret_native->writes_r11 = false;
-    ret_native->sets_flags = false;
     ret_native->flags_read = ARITHMETIC; /* until known better */
     ret_native->flags_written = 0;
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder, bytes, length, &ret_native->insn, ret_native->operand)))

@@ -31,8 +31,6 @@ struct native {
     bool vector;         /* uses XMM or YMM registers */
     bool x87;            /* uses x87 or MMX registers */
     bool reads_r10, reads_r11, writes_r10, writes_r11; /* as operands, not in the address */
-    bool sets_flags;     /* writes some arithmetic flag */
-    bool kills_flags;    /* writes all of those that are live before it is looked at (see flags_needed) */
     uint32_t flags_read, flags_undefined, flags_written; /* masks of arithmetic flags; written: certainly */
 };
 
