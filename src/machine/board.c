@@ -155,8 +155,8 @@ static int add_power_and_pci(struct machine *machine, struct error *error)
                                                {0xcf8, 8, PCI_REGION_PORTS, false}};
     struct power_config power = {.clock = &machine->clock, .sci = line(machine, BOARD_SCI_IRQ), .owner = machine,
                                  .power_off = guest_power_off, .reset = guest_reset};
-    struct device *power_device = power_new(&power);
-    int status = add(machine, power_device, power_wiring, 1, error);
+    machine->power = power_new(&power);
+    int status = add(machine, machine->power, power_wiring, 1, error);
     if (status < 0)
         return status;
     struct pci_host_config pci = {
@@ -165,7 +165,7 @@ static int add_power_and_pci(struct machine *machine, struct error *error)
         .window64_base = BOARD_WINDOW64_BASE, .window64_size = BOARD_WINDOW64_SIZE,
         .io_base = BOARD_PCI_IO_BASE, .io_size = BOARD_PCI_IO_SIZE,
         .msi = machine->irqchip ? irqchip_msi(machine->irqchip) : (struct msi_sink){engine_msi, machine},
-        .reset_control = power_device, .reset_region = POWER_REGION_RESET,
+        .reset_control = machine->power, .reset_region = POWER_REGION_RESET,
     };
     for (unsigned pin = 0; pin < 4; pin++)
         pci.intx[pin] = line(machine, 16 + pin);

@@ -9,6 +9,7 @@
 #include <sys/sysinfo.h>
 #include <x86intrin.h>
 
+#include "device/platform/power.h"
 #include "machine/machine_private.h"
 #include "machine/tsc.h"
 
@@ -49,6 +50,13 @@ void machine_guest_died(struct machine *machine, enum machine_end end, const cha
 void machine_stop(struct machine *machine)
 {
     machine_finish(machine, MACHINE_END_STOPPED, MACHINE_END_STOPPED, "the machine was stopped");
+}
+
+void machine_power_button(struct machine *machine)
+{
+    pthread_mutex_lock(&machine->lock);
+    power_button(machine->power);
+    pthread_mutex_unlock(&machine->lock);
 }
 
 static int check_config(const struct machine_config *config, struct error *error)

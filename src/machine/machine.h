@@ -1,6 +1,6 @@
 /* machine.h - one virtual machine: assemble it, boot it, run it until it ends.
  *
- * Threads: create, run and destroy from one thread; run blocks it. stop, console_input and stats: any
+ * Threads: create, run and destroy from one thread; run blocks it. stop, power_button, console_input and stats: any
  * thread while the machine exists. */
 #ifndef VENEER_MACHINE_MACHINE_H
 #define VENEER_MACHINE_MACHINE_H
@@ -65,6 +65,8 @@ int machine_create(const struct machine_config *config, struct machine **ret_mac
 void machine_run(struct machine *machine, struct machine_result *ret_result);
 /* Makes machine_run return soon with MACHINE_END_STOPPED. Async-signal-safe: no. */
 void machine_stop(struct machine *machine);
+/* Presses the ACPI power button: a guest that listens shuts itself down. Any thread. */
+void machine_power_button(struct machine *machine);
 /* Offers typed bytes to the first serial port; returns how many it took. */
 size_t machine_console_input(struct machine *machine, const void *bytes, size_t length);
 /* Prints what the engine and the board counted, "name value" a line. */

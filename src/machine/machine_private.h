@@ -83,7 +83,7 @@ struct machine {
 
     struct bus *ports, *mmio;
     struct irqchip *irqchip; /* NULL when the engine has its own */
-    struct device *uart, *kvmclock; /* among the devices below */
+    struct device *uart, *kvmclock, *power; /* among the devices below */
     struct device *device[BOARD_DEVICES];
     unsigned devices;
 
