@@ -16,11 +16,12 @@ RULES = {
     'engine/kvm': ['base', 'memory', 'isa/x86', 'engine'],
     'engine/translate': ['base', 'memory', 'isa/x86', 'engine', 'engine/soft'],
     'block': ['base'],
+    'share': ['base'],
     'net': ['base'],
-    'device': ['base', 'memory', 'block', 'net'],
-    'machine': ['base', 'memory', 'isa/x86', 'engine', 'block', 'net', 'device'],
-    'host': ['base', 'memory', 'isa/x86', 'engine', 'block', 'net', 'device', 'machine'],
-    'cli': ['base', 'memory', 'isa/x86', 'engine', 'block', 'net', 'device', 'machine', 'host'],
+    'device': ['base', 'memory', 'block', 'share', 'net'],
+    'machine': ['base', 'memory', 'isa/x86', 'engine', 'block', 'share', 'net', 'device'],
+    'host': ['base', 'memory', 'isa/x86', 'engine', 'block', 'share', 'net', 'device', 'machine'],
+    'cli': ['base', 'memory', 'isa/x86', 'engine', 'block', 'share', 'net', 'device', 'machine', 'host'],
 }
 
 
