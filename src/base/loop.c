@@ -4,12 +4,18 @@
  * serving thread's attention, and one timerfd armed for the earliest timer. Timers stand in a binary
  * heap under `lock`; so do posted work and the stop flag.
  *
+ * A raised signal is pushed on a stack without a lock; whoever raises one writes the eventfd only while `asleep` is set,
+ * and takes the flag back, so that a burst costs one write. The serving thread sets `asleep` and then looks at the
+ * stack; a raiser pushes and then looks at `asleep`. Both are sequentially consistent: one of them sees the other.
+ *
  * A source removed while the batch of ready events that names it is being served is marked dead and
  * freed after the batch. timer_free from another thread waits until that timer's callback has returned. */
 #include "base/loop.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +27,8 @@
 
 #define NOT_IN_HEAP SIZE_MAX
 #define BATCH 32
+#define POLL_MIN 10000u     /* ns; less is not worth it */
+#define POLL_SYSTEM 5000u   /* ns between looks at the descriptors while polling */
 
 struct clock_timer {
     uint64_t deadline;
@@ -44,6 +52,15 @@ struct work {
     void *context;
 };
 
+struct loop_signal {
+    struct loop *loop;
+    struct loop_signal *next; /* on the stack, while `raised` */
+    _Atomic bool raised;
+    bool dead; /* serving thread's */
+    void (*call)(void *context);
+    void *context;
+};
+
 struct loop {
     int epoll, event, timer;
     pthread_mutex_t lock;
@@ -56,6 +73,11 @@ struct loop {
     struct work *first, **last;
     bool stop;
     struct loop_source *sources;
+
+    struct loop_signal *_Atomic signals; /* raised, not served */
+    _Atomic bool asleep;
+    struct loop_poller *pollers;
+    uint64_t poll_ns, poll_max; /* how long to look before sleeping now, and ever */
 };
 
 static uint64_t now_ns(void *owner)
@@ -203,6 +225,14 @@ static void drain(int fd)
         ;
 }
 
+/* On one processor whoever is polled for waits for the poller. */
+static uint64_t poll_limit(void)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    return sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 1 ? LOOP_POLL_MAX : 0;
+}
+
 int loop_new(struct loop **ret_loop, struct error *error)
 {
     struct loop *loop = calloc(1, sizeof *loop);
@@ -213,6 +243,7 @@ int loop_new(struct loop **ret_loop, struct error *error)
     loop->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     loop->last = &loop->first;
     loop->armed = CLOCK_NEVER;
+    loop->poll_max = poll_limit();
     pthread_mutex_init(&loop->lock, NULL);
     pthread_cond_init(&loop->fired, NULL);
     /* The loop's own two descriptors are told from sources by data.ptr: the loop, and its timer field. */
@@ -242,11 +273,25 @@ static void free_sources(struct loop *loop, bool only_dead)
     }
 }
 
+/* Those freed after they were raised. */
+static void drop_signals(struct loop *loop)
+{
+    struct loop_signal *signal = atomic_exchange(&loop->signals, NULL), *next;
+    for (; signal; signal = next) {
+        next = signal->next;
+        if (signal->dead)
+            free(signal);
+        else
+            atomic_store(&signal->raised, false);
+    }
+}
+
 void loop_free(struct loop *loop)
 {
     if (!loop)
         return;
     free_sources(loop, false);
+    drop_signals(loop);
     for (struct work *work = loop->first, *next; work; work = next) {
         next = work->next;
         free(work);
@@ -359,29 +404,165 @@ static bool serve_posted(struct loop *loop)
     return stop;
 }
 
+struct loop_signal *loop_signal_new(struct loop *loop, void (*raised)(void *context), void *context)
+{
+    struct loop_signal *signal = calloc(1, sizeof *signal);
+    if (signal)
+        *signal = (struct loop_signal){.loop = loop, .call = raised, .context = context};
+    return signal;
+}
+
+void loop_signal_raise(struct loop_signal *signal)
+{
+    struct loop *loop = signal->loop;
+    if (atomic_exchange(&signal->raised, true))
+        return; /* it is on the stack, and its callback is still to come */
+    signal->next = atomic_load(&loop->signals);
+    while (!atomic_compare_exchange_weak(&loop->signals, &signal->next, signal))
+        ;
+    if (atomic_load(&loop->asleep) && atomic_exchange(&loop->asleep, false))
+        wake(loop);
+}
+
+void loop_signal_free(struct loop_signal *signal)
+{
+    if (!signal)
+        return;
+    if (atomic_load(&signal->raised))
+        signal->dead = true; /* freed when it is taken from the stack */
+    else
+        free(signal);
+}
+
+/* True when there was one. */
+static bool serve_signals(struct loop *loop)
+{
+    struct loop_signal *signal = atomic_load_explicit(&loop->signals, memory_order_acquire), *next;
+    if (!signal)
+        return false;
+    for (signal = atomic_exchange(&loop->signals, NULL); signal; signal = next) {
+        next = signal->next;
+        if (signal->dead) {
+            free(signal);
+            continue;
+        }
+        atomic_store(&signal->raised, false); /* before the call: a raise from here on calls again */
+        signal->call(signal->context);
+    }
+    return true;
+}
+
+void loop_add_poller(struct loop *loop, struct loop_poller *poller)
+{
+    poller->next = loop->pollers;
+    loop->pollers = poller;
+}
+
+void loop_remove_poller(struct loop *loop, struct loop_poller *poller)
+{
+    for (struct loop_poller **at = &loop->pollers; *at; at = &(*at)->next)
+        if (*at == poller) {
+            *at = poller->next;
+            return;
+        }
+}
+
+static bool look(struct loop *loop)
+{
+    bool found = false;
+    for (struct loop_poller *poller = loop->pollers, *next; poller; poller = next) {
+        next = poller->next;
+        found |= poller->look(poller->context);
+    }
+    return found;
+}
+
+/* Serves what the descriptors have, after waiting for at most `timeout` ms (-1: for ever). Returns 1 when the loop was asked to
+ * stop, 0, or a negative errno; *ret_found tells whether there was anything. */
+static int serve_descriptors(struct loop *loop, int timeout, bool *ret_found)
+{
+    struct epoll_event events[BATCH];
+    int stop = 0, n = epoll_wait(loop->epoll, events, BATCH, timeout);
+    if (n < 0 && errno != EINTR)
+        return -errno;
+    for (int i = 0; i < n; i++) {
+        void *what = events[i].data.ptr;
+        if (what == loop) {
+            stop |= serve_posted(loop);
+        } else if (what == &loop->timer) {
+            serve_timers(loop);
+        } else {
+            struct loop_source *source = what;
+            if (!source->dead)
+                source->ready(source->context, events[i].events);
+        }
+    }
+    free_sources(loop, true);
+    *ret_found = n > 0;
+    return stop;
+}
+
+/* Waits. A short sleep tells that polling would have found what woke it; a long one, that it would have been in vain. */
+static int sleep_once(struct loop *loop, bool *ret_found)
+{
+    int timeout = -1;
+    uint64_t slept = now_ns(loop);
+    atomic_store(&loop->asleep, true);
+    for (struct loop_poller *poller = loop->pollers; poller; poller = poller->next)
+        if (poller->sleep(poller->context))
+            timeout = 0;
+    if (atomic_load(&loop->signals))
+        timeout = 0;
+    int status = serve_descriptors(loop, timeout, ret_found);
+    atomic_store(&loop->asleep, false);
+    for (struct loop_poller *poller = loop->pollers; poller; poller = poller->next)
+        poller->wake(poller->context);
+    if (timeout == 0)
+        return status;
+    slept = now_ns(loop) - slept;
+    if (slept > LOOP_POLL_MAX)
+        loop->poll_ns = loop->poll_ns / 2 < POLL_MIN ? 0 : loop->poll_ns / 2;
+    else
+        loop->poll_ns = loop->poll_ns * 2 < POLL_MIN ? POLL_MIN : loop->poll_ns * 2;
+    if (loop->poll_ns > loop->poll_max)
+        loop->poll_ns = loop->poll_max;
+    return status;
+}
+
+/* Looks at signals and pollers until nothing came for poll_ns; at the descriptors now and then. Once without pollers. */
+static int poll_a_while(struct loop *loop)
+{
+    uint64_t now = now_ns(loop), idle_since = now, system = now;
+    do {
+        bool found = serve_signals(loop), found_fd = false;
+        found |= look(loop);
+        now = now_ns(loop);
+        if (now - system >= POLL_SYSTEM) {
+            int status = serve_descriptors(loop, 0, &found_fd);
+            if (status)
+                return status;
+            system = now;
+        }
+        if (found || found_fd)
+            idle_since = now;
+        else
+            __builtin_ia32_pause();
+    } while (loop->pollers && now - idle_since < loop->poll_ns);
+    return 0;
+}
+
 int loop_run(struct loop *loop)
 {
     pthread_mutex_lock(&loop->lock);
     loop->serving = pthread_self();
     pthread_mutex_unlock(&loop->lock);
-    for (bool stop = false; !stop;) {
-        struct epoll_event events[BATCH];
-        int n = epoll_wait(loop->epoll, events, BATCH, -1);
-        if (n < 0 && errno != EINTR)
-            return -errno;
-        for (int i = 0; i < n; i++) {
-            void *what = events[i].data.ptr;
-            if (what == loop) {
-                stop |= serve_posted(loop);
-            } else if (what == &loop->timer) {
-                serve_timers(loop);
-            } else {
-                struct loop_source *source = what;
-                if (!source->dead)
-                    source->ready(source->context, events[i].events);
-            }
-        }
-        free_sources(loop, true);
+    for (int status = 0; status == 0;) {
+        bool found;
+        status = poll_a_while(loop);
+        if (status == 0)
+            status = sleep_once(loop, &found);
+        if (status < 0)
+            return status;
     }
     return 0;
 }

@@ -2,6 +2,7 @@
 #include "base/loop.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -39,6 +40,81 @@ static void *post_from_thread(void *context)
     loop_post(loop, note, context);
     loop_post(loop, stop, "z");
     return NULL;
+}
+
+static struct loop_signal *signals[2];
+static _Atomic unsigned given; /* what the poller may take */
+static unsigned taken, slept, woken;
+
+static void *raise_from_thread(void *context)
+{
+    (void)context;
+    for (unsigned i = 0; i < 1000; i++) {
+        atomic_fetch_add(&given, 1);
+        loop_signal_raise(signals[0]);
+    }
+    loop_signal_raise(signals[1]);
+    return NULL;
+}
+
+static bool poller_look(void *context)
+{
+    unsigned all = atomic_load(&given), was = taken;
+    (void)context;
+    taken = all;
+    return all != was;
+}
+
+static void take(void *context)
+{
+    poller_look(context);
+}
+
+static bool poller_sleep(void *context)
+{
+    (void)context;
+    slept++;
+    return atomic_load(&given) != taken;
+}
+
+static void poller_wake(void *context)
+{
+    (void)context;
+    woken++;
+}
+
+/* Signals from another thread: none is lost, and what was stored before is seen. A poller is looked at until it is removed. */
+static void test_signals(void)
+{
+    static struct loop_poller poller = {.look = poller_look, .sleep = poller_sleep, .wake = poller_wake};
+    pthread_t thread;
+    used = 0;
+    memset(order, 0, sizeof order);
+    signals[0] = loop_signal_new(loop, stop, "s");
+    loop_signal_raise(signals[0]);
+    loop_signal_raise(signals[0]); /* one call for both */
+    CHECK_EQ(loop_run(loop), 0);
+    CHECK_STR(order, "s");
+    loop_signal_raise(signals[0]);
+    loop_signal_free(signals[0]); /* while raised */
+
+    signals[0] = loop_signal_new(loop, take, NULL);
+    signals[1] = loop_signal_new(loop, stop, "t");
+    loop_add_poller(loop, &poller);
+    pthread_create(&thread, NULL, raise_from_thread, NULL);
+    CHECK_EQ(loop_run(loop), 0);
+    pthread_join(thread, NULL);
+    CHECK_STR(order, "st");
+    CHECK_EQ(taken, 1000);
+    CHECK(slept > 0);
+    CHECK_EQ(slept, woken);
+    loop_remove_poller(loop, &poller);
+    unsigned before = slept;
+    loop_signal_raise(signals[1]);
+    CHECK_EQ(loop_run(loop), 0);
+    CHECK_EQ(slept, before);
+    loop_signal_free(signals[0]);
+    loop_signal_free(signals[1]);
 }
 
 int main(void)
@@ -86,6 +162,7 @@ int main(void)
     clock_timer_free(&clock, c);
     clock_timer_free(&clock, never);
     clock_timer_free(&clock, NULL);
+    test_signals();
     loop_free(loop);
     loop_free(NULL);
     close(copy);
