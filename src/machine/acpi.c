@@ -5,12 +5,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "device/bus/pci.h"
+#include "device/platform/hotplug.h"
 #include "device/platform/power.h"
 #include "machine/aml.h"
 
 #define SCI_IRQ 9u
 #define GSI_PCI_FIRST 16u /* INTA of slot 0; see pci_host_config.intx */
 #define GAS_SYSTEM_IO 1u
+#define ACPI_DEVICE_CHECK 1u /* 5.6.6, notifications of any device */
+#define ACPI_EJECT_REQUEST 3u
 
 struct sdt_header {
     char signature[4];
@@ -138,6 +142,114 @@ static void aml_status(struct aml *aml)
     aml_integer(aml, 0xf);
 }
 
+/* A slot whose device can come and go: what makes it so for a guest is _EJ0. */
+static void dsdt_slot(struct aml *aml, unsigned slot)
+{
+    char name[8];
+    snprintf(name, sizeof name, "S%03u", slot);
+    size_t device = aml_begin_device(aml, name);
+    aml_name(aml, "_ADR");
+    aml_integer(aml, (uint64_t)slot << 16);
+    aml_name(aml, "_SUN");
+    aml_integer(aml, slot);
+    size_t method = aml_begin_method(aml, "_EJ0", 1);
+    aml_op(aml, AML_STORE);
+    aml_integer(aml, UINT64_C(1) << slot);
+    aml_reference(aml, "PRES");
+    aml_end(aml, method);
+    method = aml_begin_method(aml, "_OST", 3);
+    aml_reference(aml, "TELL");
+    aml_integer(aml, slot);
+    aml_argument(aml, 0);
+    aml_argument(aml, 1);
+    aml_end(aml, method);
+    aml_end(aml, device);
+}
+
+/* TELL (slot, event, status): the OUTCOME register of hotplug.h. */
+static void dsdt_tell(struct aml *aml)
+{
+    size_t method = aml_begin_method(aml, "TELL", 3);
+    for (unsigned i = 1; i <= 2; i++) { /* Local0 = event << 8, Local1 = status << 16 */
+        aml_op(aml, AML_SHIFT_LEFT);
+        aml_op(aml, AML_AND);
+        aml_argument(aml, i);
+        aml_integer(aml, i == 1 ? 0xff : 0xffff);
+        aml_integer(aml, 0);
+        aml_integer(aml, 8 * i);
+        aml_local(aml, i - 1);
+    }
+    aml_op(aml, AML_OR);
+    aml_local(aml, 0);
+    aml_local(aml, 1);
+    aml_local(aml, 0);
+    aml_op(aml, AML_OR);
+    aml_argument(aml, 0);
+    aml_local(aml, 0);
+    aml_reference(aml, "OUTC");
+    aml_end(aml, method);
+}
+
+/* SPRD (slots, event): notifies each slot whose bit is set. */
+static void dsdt_spread(struct aml *aml)
+{
+    size_t method = aml_begin_method(aml, "SPRD", 2);
+    for (unsigned slot = 1; slot < PCI_SLOTS; slot++) {
+        char name[8];
+        snprintf(name, sizeof name, "S%03u", slot);
+        size_t condition = aml_begin_if(aml);
+        aml_op(aml, AML_AND);
+        aml_argument(aml, 0);
+        aml_integer(aml, UINT64_C(1) << slot);
+        aml_integer(aml, 0);
+        aml_op(aml, AML_NOTIFY);
+        aml_reference(aml, name);
+        aml_argument(aml, 1);
+        aml_end(aml, condition);
+    }
+    aml_end(aml, method);
+}
+
+/* Slots and what they need, in the scope of the bus. */
+static void dsdt_slots(struct aml *aml, const struct acpi_config *config)
+{
+    static const struct { const char *name; unsigned offset; } registers[] = {
+        {"ARRV", HOTPLUG_ARRIVED}, {"WANT", HOTPLUG_WANTED}, {"PRES", HOTPLUG_PRESENT}, {"OUTC", HOTPLUG_OUTCOME}};
+    _Static_assert(HOTPLUG_WANTED == 4 && HOTPLUG_PRESENT == 8 && HOTPLUG_OUTCOME == 12, "the fields leave no gap");
+    aml_io_region(aml, "HPLG", config->hotplug_port, HOTPLUG_SIZE);
+    size_t fields = aml_begin_fields(aml, "HPLG");
+    for (unsigned i = 0; i < sizeof registers / sizeof registers[0]; i++)
+        aml_field(aml, registers[i].name, 32);
+    aml_end(aml, fields);
+    dsdt_tell(aml);
+    for (unsigned slot = 1; slot < PCI_SLOTS; slot++)
+        dsdt_slot(aml, slot);
+    dsdt_spread(aml);
+}
+
+/* The method of POWER_EVENT_HOTPLUG. What is taken note of is cleared first: a bit that comes up again while the
+ * slots are notified raises the event anew. */
+static void dsdt_event(struct aml *aml)
+{
+    static const struct { const char *path; uint8_t notification; } kinds[] = {
+        {"\\_SB_.PCI0.ARRV", ACPI_DEVICE_CHECK}, {"\\_SB_.PCI0.WANT", ACPI_EJECT_REQUEST}};
+    size_t scope = aml_begin_scope(aml, "\\_GPE");
+    size_t method = aml_begin_method(aml, "_E01", 0); /* edge: the status is cleared before it runs */
+    for (unsigned i = 0; i < 2; i++) {
+        aml_op(aml, AML_STORE);
+        aml_reference(aml, kinds[i].path);
+        aml_local(aml, 0);
+        aml_op(aml, AML_STORE);
+        aml_local(aml, 0);
+        aml_reference(aml, kinds[i].path);
+        aml_reference(aml, "\\_SB_.PCI0.SPRD");
+        aml_local(aml, 0);
+        aml_integer(aml, kinds[i].notification);
+    }
+    aml_end(aml, method);
+    aml_end(aml, scope);
+}
+
 static void dsdt_pci(struct aml *aml, const struct acpi_config *config)
 {
     size_t device = aml_begin_device(aml, "PCI0");
@@ -179,6 +291,7 @@ static void dsdt_pci(struct aml *aml, const struct acpi_config *config)
             aml_end(aml, route);
         }
     aml_end(aml, routes);
+    dsdt_slots(aml, config);
     aml_end(aml, device);
 }
 
@@ -214,6 +327,7 @@ static void dsdt_reserved(struct aml *aml, const struct acpi_config *config)
     size_t resources = aml_begin_resources(aml, &size_at);
     aml_memory32_fixed(aml, config->ecam_base, config->ecam_size);
     aml_io(aml, config->pm_base, POWER_ACPI_SIZE);
+    aml_io(aml, config->hotplug_port, HOTPLUG_SIZE);
     aml_end_resources(aml, resources, size_at);
     aml_end(aml, device);
 }
@@ -249,6 +363,7 @@ static uint64_t put_dsdt(struct build *build, const struct acpi_config *config)
     for (unsigned i = 0; i < config->vcpus; i++)
         dsdt_cpu(&aml, i);
     aml_end(&aml, scope);
+    dsdt_event(&aml);
 
     aml_name(&aml, "\\_S5_");
     size_t sleep = aml_begin_package(&aml, 4);

@@ -16,6 +16,7 @@ struct acpi_config {
     uint32_t lapic_base, ioapic_base;
     uint8_t ioapic_id;
     uint16_t pm_base; /* ports of device/platform/power.h */
+    uint16_t hotplug_port; /* of device/platform/hotplug.h */
     uint32_t ecam_base, ecam_size;
     uint32_t window32_base, window32_size;
     uint64_t window64_base, window64_size;

@@ -11,8 +11,20 @@
 #define OP_SCOPE 0x10u
 #define OP_BUFFER 0x11u
 #define OP_PACKAGE 0x12u
+#define OP_METHOD 0x14u
+#define OP_DUAL_NAME 0x2eu
+#define OP_MULTI_NAME 0x2fu
 #define OP_EXTENDED 0x5bu
-#define OP_DEVICE 0x82u /* after OP_EXTENDED */
+#define OP_REGION 0x80u /* this and the next two after OP_EXTENDED */
+#define OP_FIELD 0x81u
+#define OP_DEVICE 0x82u
+#define OP_LOCAL0 0x60u
+#define OP_ARG0 0x68u
+#define OP_IF 0xa0u
+
+#define REGION_IO 1u
+#define FIELD_DWORD_PRESERVE 0x03u
+#define SEGMENT 4u
 
 #define RANGE_MEMORY 0u
 #define RANGE_IO 1u
@@ -34,9 +46,18 @@ static void put_int(struct aml *aml, uint64_t value, unsigned bytes)
     put(aml, &value, bytes); /* the host is little-endian, as AML is */
 }
 
+/* Segments after an optional root prefix (20.2.2): two or more are announced. */
 static void put_path(struct aml *aml, const char *path)
 {
-    put(aml, path, strlen(path)); /* one segment, after an optional root prefix */
+    if (*path == '\\')
+        put(aml, path++, 1);
+    size_t segments = (strlen(path) + 1) / (SEGMENT + 1);
+    if (segments == 2)
+        put_int(aml, OP_DUAL_NAME, 1);
+    else if (segments > 2)
+        put_int(aml, OP_MULTI_NAME | segments << 8, 2);
+    for (size_t i = 0; i < segments; i++)
+        put(aml, path + i * (SEGMENT + 1), SEGMENT);
 }
 
 /* Package lengths are always written in their 3-byte form (20.2.4): lead byte with the low 4 bits, then 16 more. */
@@ -100,6 +121,65 @@ void aml_end_resources(struct aml *aml, size_t mark, size_t size_at)
     uint16_t size = (uint16_t)(aml->used - size_at - 2);
     memcpy(aml->bytes + size_at, &size, sizeof size);
     aml_end(aml, mark);
+}
+
+size_t aml_begin_method(struct aml *aml, const char *name, unsigned arguments)
+{
+    put_int(aml, OP_METHOD, 1);
+    size_t mark = begin_length(aml);
+    put_path(aml, name);
+    put_int(aml, arguments & 7u, 1); /* not serialized: no method here makes objects */
+    return mark;
+}
+
+size_t aml_begin_if(struct aml *aml)
+{
+    put_int(aml, OP_IF, 1);
+    return begin_length(aml);
+}
+
+size_t aml_begin_fields(struct aml *aml, const char *region)
+{
+    put_int(aml, OP_EXTENDED | OP_FIELD << 8, 2);
+    size_t mark = begin_length(aml);
+    put_path(aml, region);
+    put_int(aml, FIELD_DWORD_PRESERVE, 1);
+    return mark;
+}
+
+void aml_field(struct aml *aml, const char *name, uint8_t bits)
+{
+    put(aml, name, SEGMENT);
+    put_int(aml, bits & 0x3fu, 1); /* a package length of one byte */
+}
+
+void aml_io_region(struct aml *aml, const char *name, uint16_t port, uint8_t length)
+{
+    put_int(aml, OP_EXTENDED | OP_REGION << 8, 2);
+    put_path(aml, name);
+    put_int(aml, REGION_IO, 1);
+    aml_integer(aml, port);
+    aml_integer(aml, length);
+}
+
+void aml_op(struct aml *aml, enum aml_op op)
+{
+    put_int(aml, (uint64_t)op, 1);
+}
+
+void aml_local(struct aml *aml, unsigned n)
+{
+    put_int(aml, OP_LOCAL0 + (n & 7u), 1);
+}
+
+void aml_argument(struct aml *aml, unsigned n)
+{
+    put_int(aml, OP_ARG0 + n % 7u, 1);
+}
+
+void aml_reference(struct aml *aml, const char *path)
+{
+    put_path(aml, path);
 }
 
 void aml_name(struct aml *aml, const char *name)

@@ -9,6 +9,7 @@
 #include "device/bus/pci.h"
 #include "device/platform/cmos.h"
 #include "device/platform/debug_exit.h"
+#include "device/platform/hotplug.h"
 #include "device/platform/i8042.h"
 #include "device/platform/kvmclock.h"
 #include "device/platform/pit.h"
@@ -19,6 +20,7 @@
 #include "machine/acpi.h"
 #include "machine/load.h"
 #include "machine/machine_private.h"
+#include "machine/plug.h"
 
 static void engine_line(void *owner, unsigned pin, int level)
 {
@@ -58,6 +60,12 @@ static void guest_debug_exit(void *owner, uint32_t status)
 {
     machine_finish(owner, MACHINE_END_DEBUG_EXIT, status <= 255 ? (int)status : 255,
                    "the guest ended with status %" PRIu32 " through the debug-exit port", status);
+}
+
+static void slots_changed(void *owner)
+{
+    struct machine *machine = owner;
+    power_gpe(machine->power, POWER_EVENT_HOTPLUG);
 }
 
 /* One range of a bus that a device answers. */
@@ -148,17 +156,25 @@ static int add_platform(struct machine *machine, struct error *error)
     return status;
 }
 
-static int add_power_and_pci(struct machine *machine, struct error *error)
+static int add_power(struct machine *machine, struct error *error)
 {
     static const struct wiring power_wiring[] = {{BOARD_PM_BASE, POWER_ACPI_SIZE, POWER_REGION_ACPI, false}};
-    static const struct wiring pci_wiring[] = {{BOARD_ECAM_BASE, PCI_ECAM_SIZE, PCI_REGION_ECAM, true},
-                                               {0xcf8, 8, PCI_REGION_PORTS, false}};
+    static const struct wiring hotplug_wiring[] = {{BOARD_HOTPLUG, HOTPLUG_SIZE, 0, false}};
     struct power_config power = {.clock = &machine->clock, .sci = line(machine, BOARD_SCI_IRQ), .owner = machine,
                                  .power_off = guest_power_off, .reset = guest_reset};
+    struct hotplug_config hotplug = {.owner = machine, .changed = slots_changed, .ejected = plug_ejected,
+                                     .refused = plug_refused};
     machine->power = power_new(&power);
     int status = add(machine, machine->power, power_wiring, 1, error);
-    if (status < 0)
-        return status;
+    if (status == 0)
+        status = add(machine, machine->hotplug = hotplug_new(&hotplug), hotplug_wiring, 1, error);
+    return status;
+}
+
+static int add_pci(struct machine *machine, struct error *error)
+{
+    static const struct wiring pci_wiring[] = {{BOARD_ECAM_BASE, PCI_ECAM_SIZE, PCI_REGION_ECAM, true},
+                                               {0xcf8, 8, PCI_REGION_PORTS, false}};
     struct pci_host_config pci = {
         .mmio = machine->mmio, .ports = machine->ports,
         .window32_base = BOARD_WINDOW32_BASE, .window32_size = BOARD_WINDOW32_SIZE,
@@ -169,8 +185,8 @@ static int add_power_and_pci(struct machine *machine, struct error *error)
     };
     for (unsigned pin = 0; pin < 4; pin++)
         pci.intx[pin] = line(machine, 16 + pin);
-    struct pci_host *host = pci_host_new(&pci);
-    return add(machine, host ? pci_host_device(host) : NULL, pci_wiring, 2, error);
+    machine->pci = pci_host_new(&pci);
+    return add(machine, machine->pci ? pci_host_device(machine->pci) : NULL, pci_wiring, 2, error);
 }
 
 static int add_debug_exit(struct machine *machine, struct error *error)
@@ -195,7 +211,9 @@ int board_create(struct machine *machine, struct error *error)
     if (status == 0)
         status = add_platform(machine, error);
     if (status == 0)
-        status = add_power_and_pci(machine, error);
+        status = add_power(machine, error);
+    if (status == 0)
+        status = add_pci(machine, error);
     if (status == 0)
         status = add_debug_exit(machine, error);
     return status;
@@ -203,6 +221,7 @@ int board_create(struct machine *machine, struct error *error)
 
 void board_destroy(struct machine *machine)
 {
+    plug_destroy_all(machine);
     while (machine->devices > 0) {
         struct device *device = machine->device[--machine->devices];
         device->ops->destroy(device);
@@ -233,7 +252,8 @@ int board_boot(struct machine *machine, struct x86_cpu *cpu, struct error *error
 {
     struct acpi_config acpi = {
         .vcpus = machine->config.vcpus, .lapic_base = IRQCHIP_LAPIC_BASE, .ioapic_base = IRQCHIP_IOAPIC_BASE,
-        .ioapic_id = IRQCHIP_IOAPIC_ID, .pm_base = BOARD_PM_BASE, .ecam_base = BOARD_ECAM_BASE, .ecam_size = PCI_ECAM_SIZE,
+        .ioapic_id = IRQCHIP_IOAPIC_ID, .pm_base = BOARD_PM_BASE,
+        .hotplug_port = BOARD_HOTPLUG, .ecam_base = BOARD_ECAM_BASE, .ecam_size = PCI_ECAM_SIZE,
         .window32_base = BOARD_WINDOW32_BASE, .window32_size = BOARD_WINDOW32_SIZE,
         .window64_base = BOARD_WINDOW64_BASE, .window64_size = BOARD_WINDOW64_SIZE,
         .com1_port = BOARD_COM1, .com1_irq = BOARD_COM1_IRQ, .pvpanic_port = BOARD_PVPANIC,

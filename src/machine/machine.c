@@ -11,6 +11,7 @@
 
 #include "device/platform/power.h"
 #include "machine/machine_private.h"
+#include "machine/plug.h"
 #include "machine/tsc.h"
 
 #define MIB (UINT64_C(1) << 20)
@@ -165,6 +166,7 @@ int machine_create(const struct machine_config *config, struct machine **ret_mac
 void machine_run(struct machine *machine, struct machine_result *ret_result)
 {
     struct error error;
+    plug_started(machine);
     int failed = console_queue_start(machine, &error);
     for (unsigned i = 0; failed == 0 && i < machine->config.vcpus; i++)
         failed = vcpu_start(&machine->vcpu[i], &error);

@@ -1,6 +1,6 @@
 /* machine.h - one virtual machine: assemble it, boot it, run it until it ends.
  *
- * Threads: create, run and destroy from one thread; run blocks it. stop, power_button, console_input and stats: any
+ * Threads: create, run and destroy from one thread; run blocks it. stop, power_button, unplug, console_input and stats: any
  * thread while the machine exists. */
 #ifndef VENEER_MACHINE_MACHINE_H
 #define VENEER_MACHINE_MACHINE_H
@@ -65,6 +65,18 @@ int machine_create(const struct machine_config *config, struct machine **ret_mac
 void machine_run(struct machine *machine, struct machine_result *ret_result);
 /* Makes machine_run return soon with MACHINE_END_STOPPED. Async-signal-safe: no. */
 void machine_stop(struct machine *machine);
+
+struct machine_unplug {
+    uint64_t timeout_ns; /* how long the guest may take */
+    /* Called once when machine_unplug returned 0: 0; -EPERM (the guest refuses), -ETIMEDOUT or -ECANCELED (the machine
+     * ended) with a sentence. On the thread in machine_run, or machine_destroy's; no lock is held. */
+    void (*done)(void *owner, int status, const char *text);
+    void *owner;
+};
+/* Asks the guest to let go of a device, by the name that it was plugged with. Returns 0, or -ENOENT or -EBUSY (asked for
+ * already). The device stays in use until the guest agrees; after a time-out or refusal it may be asked again, and
+ * still goes if the guest agrees late. Any thread. */
+int machine_unplug(struct machine *machine, const char *id, const struct machine_unplug *request, struct error *error);
 /* Presses the ACPI power button: a guest that listens shuts itself down. Any thread. */
 void machine_power_button(struct machine *machine);
 /* Offers typed bytes to the first serial port; returns how many it took. */

@@ -28,6 +28,7 @@
 
 /* Ports. */
 #define BOARD_PM_BASE 0x600u
+#define BOARD_HOTPLUG 0x610u
 #define BOARD_PVPANIC 0x505u
 #define BOARD_PCI_IO_BASE 0xc000u
 #define BOARD_PCI_IO_SIZE 0x4000u
@@ -35,7 +36,7 @@
 #define BOARD_COM1_IRQ 4u
 #define BOARD_SCI_IRQ 9u
 
-#define BOARD_DEVICES 16u
+#define BOARD_DEVICES 48u /* 32 slots' and the platform's */
 #define CONSOLE_LINE 256u
 #define CONSOLE_QUEUE 65536u
 #define CONSOLE_CROWDED (CONSOLE_QUEUE / 2) /* from here on a vCPU that prints waits */
@@ -83,9 +84,12 @@ struct machine {
 
     struct bus *ports, *mmio;
     struct irqchip *irqchip; /* NULL when the engine has its own */
-    struct device *uart, *kvmclock, *power; /* among the devices below */
+    struct device *uart, *kvmclock, *power, *hotplug; /* among the devices below */
     struct device *device[BOARD_DEVICES];
     unsigned devices;
+    struct pci_host *pci;
+    struct plug *plugs; /* devices with a name, which may go; see plug.c */
+    bool started;       /* the guest may run; under `lock` */
 
     struct vcpu vcpu[MACHINE_VCPUS_MAX];
 

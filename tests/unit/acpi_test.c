@@ -83,7 +83,7 @@ int main(void)
     for (unsigned i = 0; i < 2; i++) {
         struct ram ram;
         struct acpi_config config = {
-            .vcpus = counts[i], .lapic_base = 0xfee00000, .ioapic_base = 0xfec00000, .pm_base = 0x600,
+            .vcpus = counts[i], .lapic_base = 0xfee00000, .ioapic_base = 0xfec00000, .pm_base = 0x600, .hotplug_port = 0x610,
             .ecam_base = 0xe0000000, .ecam_size = 0x100000, .window32_base = 0xc0000000, .window32_size = 0x20000000,
             .window64_base = UINT64_C(1) << 38, .window64_size = UINT64_C(1) << 38, .com1_port = 0x3f8, .com1_irq = 4,
             .pvpanic_port = i ? 0x505 : 0,
@@ -93,7 +93,8 @@ int main(void)
         check_tables(&ram, counts[i]);
         CHECK(run("iasl -d XSDT.dat FACP.dat APIC.dat MCFG.dat DSDT.dat >log 2>&1 && ! grep -i error log"));
         CHECK(run("grep -q PNP0A08 DSDT.dsl && grep -q '_S5' DSDT.dsl"));
-        CHECK(run("iasl DSDT.dsl >log 2>&1 && grep -q ' 0 Errors' log"));
+        CHECK(run("test $(grep -c 'Method (_EJ0, 1' DSDT.dsl) = 31 && grep -q 'Notify (S031, Arg1)' DSDT.dsl"));
+        CHECK(run("iasl DSDT.dsl >log 2>&1 && grep -q ' 0 Errors, 0 Warnings' log"));
         ram_close(&ram);
     }
 

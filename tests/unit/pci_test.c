@@ -302,6 +302,28 @@ static void test_add(struct pci_host *host, struct card *card, struct card *seco
     CHECK_EQ(bus_read(mmio, at(31, 0), 4), 0xFFFFFFFF);
 }
 
+/* A function that comes later is given no address that a guest has moved a BAR to, decoded or not. */
+static void test_add_beside_moved(struct pci_host *host)
+{
+    static struct card first, second;
+    make_card(&first, 7);
+    make_card(&second, 8);
+    CHECK_EQ(pci_add(host, &first.function, 20), 0);
+    uint64_t place = first.function.bar[0].assigned;
+    pci_remove(&first.function);
+    CHECK_EQ(pci_add(host, &first.function, 20), 0);
+    CHECK_EQ(first.function.bar[0].assigned, place);
+    bus_write(mmio, at(20, 0x10), 4, place + 0x8000);
+    for (unsigned command = 0; command <= 2; command += 2) {
+        bus_write(mmio, at(20, 4), 2, command);
+        CHECK_EQ(pci_add(host, &second.function, 21), 0);
+        CHECK(second.function.bar[0].assigned >= place + 0xC000);
+        CHECK_EQ(bus_read(mmio, second.function.bar[0].assigned + 4, 4), 0xA04);
+        pci_remove(&second.function);
+    }
+    pci_remove(&first.function);
+}
+
 int main(void)
 {
     mmio = bus_new(UINT64_C(1) << 48);
@@ -315,6 +337,7 @@ int main(void)
     test_bars(&card);
     test_msix(&card);
     test_add(host, &card, &second);
+    test_add_beside_moved(host);
     test_intx(&card, &second);
 
     bus_write(mmio, at(1, 0x10), 4, 0xC8000000);

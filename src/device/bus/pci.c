@@ -177,16 +177,24 @@ int pci_bar_io(struct pci_function *function, unsigned n, uint32_t size, struct 
     return describe(function, n, &(struct pci_bar){.size = size, .io = true, .device = device, .region = region});
 }
 
-/* The end of an assigned BAR that overlaps [address, address + size), or 0. */
+static bool overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size)
+{
+    return a - b < b_size || b - a < a_size;
+}
+
+/* The end of a BAR that overlaps [address, address + size), or 0. A BAR takes both where pci_add put it, which it
+ * returns to at a reset, and where the guest put it since. */
 static uint64_t conflict(const struct pci_host *host, bool io, uint64_t address, uint64_t size)
 {
     for (unsigned s = 0; s < PCI_SLOTS; s++) {
         for (unsigned n = 0; host->slot[s] && n < PCI_BARS; n++) {
             const struct pci_bar *bar = &host->slot[s]->bar[n];
-            if (bar->size && bar->io == io && address - bar->assigned < bar->size)
-                return bar->assigned + bar->size;
-            if (bar->size && bar->io == io && bar->assigned - address < size)
-                return bar->assigned + bar->size;
+            if (!bar->size || bar->io != io)
+                continue;
+            const uint64_t place[] = {bar->assigned, bar_address(host->slot[s], n)};
+            for (unsigned i = 0; i < 2; i++)
+                if (overlap(place[i], bar->size, address, size))
+                    return place[i] + bar->size;
         }
     }
     return 0;
@@ -408,9 +416,12 @@ int pci_add(struct pci_host *host, struct pci_function *function, unsigned slot)
         return -ENOSPC;
     if (host->slot[slot] || function->host)
         return -EBUSY;
-    /* In its slot while BARs are assigned, so that they see each other; `assigned` is first out of the way. */
-    for (unsigned n = 0; n < PCI_BARS; n++)
+    /* In its slot while BARs are assigned, so that they see each other; they are first out of the way. */
+    for (unsigned n = 0; n < PCI_BARS; n++) {
         function->bar[n].assigned = UNMAPPED - function->bar[n].size;
+        if (function->bar[n].size)
+            put_bar(function, n, 0);
+    }
     host->slot[slot] = function;
     int status = assign(host, function);
     if (status) {

@@ -21,6 +21,7 @@
 #define POWER_GPE0 0x0Cu /* POWER_GPE0_SIZE bytes: 16 status bits, 16 enable bits */
 #define POWER_GPE0_SIZE 4u
 #define POWER_ACPI_SIZE 0x10u
+#define POWER_EVENT_HOTPLUG 1u /* the general-purpose event of hotplug.h; the DSDT's \_GPE._E01 */
 
 enum { POWER_REGION_ACPI, POWER_REGION_RESET /* 1 byte; see pci_host_config.reset_control */ };
 

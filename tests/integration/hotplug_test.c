@@ -1,0 +1,226 @@
+/* hotplug_test.c - test functions plugged into and out of a running Linux, over and over.
+ *
+ * hotplug_test ENGINE ROUNDS KERNEL INITRD: the initrd's /init is hotplug-init.c. Each round plugs a function, waits until
+ * the guest has read its register, asks for it back, and waits until host and guest agree that it is gone; every
+ * fourth round does so with several at once. */
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdlib.h>
+
+#include "../check.h"
+#include "machine/plug.h"
+
+#define TEST_VENDOR 0x1b36
+#define TEST_DEVICE 0x00fe
+#define SECOND UINT64_C(1000000000)
+#define AT_ONCE 4u
+
+/* A function with one page of registers; the first gives its number. */
+struct card {
+    struct device device;
+    struct pci_function function;
+    uint32_t number;
+};
+
+static _Atomic unsigned cards; /* that exist */
+
+static uint64_t card_read(struct device *device, unsigned region, uint64_t offset, unsigned size)
+{
+    (void)region, (void)size;
+    return offset == 0 ? ((struct card *)device)->number : 0;
+}
+
+static void card_write(struct device *device, unsigned region, uint64_t offset, unsigned size, uint64_t value)
+{
+    (void)device, (void)region, (void)offset, (void)size, (void)value;
+}
+
+static void card_reset(struct device *device)
+{
+    pci_function_reset(&((struct card *)device)->function);
+}
+
+static void card_destroy(struct device *device)
+{
+    pci_remove(&((struct card *)device)->function);
+    free(device);
+    cards--;
+}
+
+static struct card *card_new(uint32_t number, bool wide)
+{
+    static const struct device_ops ops = {.name = "card", .reset = card_reset, .read = card_read, .write = card_write,
+                                          .destroy = card_destroy};
+    struct card *card = calloc(1, sizeof *card);
+    if (!card)
+        exit(1);
+    card->device.ops = &ops;
+    card->number = number;
+    card->function.vendor = TEST_VENDOR;
+    card->function.id = TEST_DEVICE;
+    card->function.class_code = 0xff0000;
+    pci_function_init(&card->function);
+    CHECK_EQ(pci_bar_memory(&card->function, 0, 4096, wide, wide, &card->device, 0), 0);
+    cards++;
+    return card;
+}
+
+/* What the guest said, and what came of a request. */
+static struct session {
+    struct machine *machine;
+    pthread_mutex_t lock;
+    pthread_cond_t news;
+    char line[512];
+    size_t used;
+    bool ready, ended;
+    uint32_t here[32]; /* the number that the guest read; 0: gone */
+    unsigned complaints, gone, failed;
+} session = {.lock = PTHREAD_MUTEX_INITIALIZER, .news = PTHREAD_COND_INITIALIZER};
+
+static void take_line(const char *line)
+{
+    static const char *const bad[] = {"ACPI Error", "ACPI Exception", "ACPI BIOS Error", "ACPI Warning", "BUG:", "WARNING:",
+                                      "Oops", "Kernel panic", "can't assign", "no space for", "failed to assign"};
+    unsigned slot, number;
+    if (strcmp(line, "READY") == 0)
+        session.ready = true;
+    if (sscanf(line, "HERE %u %x", &slot, &number) == 2 && slot < 32)
+        session.here[slot] = number;
+    if (sscanf(line, "AWAY %u", &slot) == 1 && slot < 32)
+        session.here[slot] = 0;
+    for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        if (strstr(line, bad[i])) {
+            session.complaints++;
+            fprintf(stderr, "the guest: %s\n", line);
+        }
+    }
+}
+
+static void console_write(void *owner, const void *bytes, size_t length)
+{
+    (void)owner;
+    pthread_mutex_lock(&session.lock);
+    for (size_t i = 0; i < length; i++) {
+        char c = ((const char *)bytes)[i];
+        if (c != '\n' && c != '\r' && session.used < sizeof session.line - 1) {
+            session.line[session.used++] = c;
+        } else if (c == '\n') {
+            session.line[session.used] = 0;
+            if (getenv("HOTPLUG_VERBOSE"))
+                fprintf(stderr, "%s\n", session.line);
+            session.used = 0;
+            take_line(session.line);
+        }
+    }
+    pthread_cond_broadcast(&session.news);
+    pthread_mutex_unlock(&session.lock);
+}
+
+static void unplugged(void *owner, int status, const char *text)
+{
+    (void)owner;
+    pthread_mutex_lock(&session.lock);
+    session.gone += status == 0;
+    session.failed += status != 0;
+    if (status != 0)
+        fprintf(stderr, "unplug: %s\n", text);
+    pthread_cond_broadcast(&session.news);
+    pthread_mutex_unlock(&session.lock);
+}
+
+static void *run(void *context)
+{
+    struct machine_result result;
+    (void)context;
+    machine_run(session.machine, &result);
+    if (result.end != MACHINE_END_STOPPED)
+        fprintf(stderr, "the machine ended: %s\n", result.text);
+    pthread_mutex_lock(&session.lock);
+    session.ended = true;
+    pthread_cond_broadcast(&session.news);
+    pthread_mutex_unlock(&session.lock);
+    return NULL;
+}
+
+/* Waits, with the session's lock held, until the condition holds or the machine ended; the test's own time-out ends what
+ * hangs. */
+#define WAIT_FOR(condition)                                  \
+    do {                                                     \
+        while (!(condition) && !session.ended)               \
+            pthread_cond_wait(&session.news, &session.lock); \
+        CHECK(condition);                                    \
+    } while (0)
+
+/* Plugs `count` functions, and takes them out again. */
+static void round_of(unsigned number, unsigned count)
+{
+    unsigned slot[AT_ONCE];
+    char id[AT_ONCE][16];
+    for (unsigned i = 0; i < count; i++) {
+        struct error error = {0};
+        struct card *card = card_new(number * AT_ONCE + i + 1, number % 2);
+        snprintf(id[i], sizeof id[i], "card%u", i);
+        struct plug_config config = {.id = id[i], .device = &card->device, .function = &card->function};
+        CHECK_EQ(plug_add(session.machine, &config, &error), 0);
+        CHECK_STR(error.text, "");
+        slot[i] = card->function.slot;
+        CHECK(plug_add(session.machine, &config, &error) == -EEXIST);
+    }
+    pthread_mutex_lock(&session.lock);
+    for (unsigned i = 0; i < count; i++)
+        WAIT_FOR(session.here[slot[i]] == number * AT_ONCE + i + 1);
+    session.gone = 0;
+    pthread_mutex_unlock(&session.lock);
+    for (unsigned i = 0; i < count; i++) {
+        struct error error = {0};
+        struct machine_unplug request = {.timeout_ns = 60 * SECOND, .done = unplugged};
+        CHECK_EQ(machine_unplug(session.machine, id[i], &request, &error), 0);
+        CHECK_STR(error.text, "");
+    }
+    pthread_mutex_lock(&session.lock);
+    WAIT_FOR(session.gone + session.failed >= count);
+    CHECK_EQ(session.gone, count);
+    for (unsigned i = 0; i < count; i++)
+        WAIT_FOR(session.here[slot[i]] == 0);
+    pthread_mutex_unlock(&session.lock);
+    CHECK_EQ(cards, 0);
+}
+
+int main(int argc, char **argv)
+{
+    struct error error = {0};
+    const struct engine_ops *engine = argc == 5 ? engine_find(argv[1]) : NULL;
+    if (!engine) {
+        fprintf(stderr, "usage: hotplug_test ENGINE ROUNDS KERNEL INITRD\n");
+        return 2;
+    }
+    struct machine_config config = {.kernel = argv[3], .initrd = argv[4], .append = "console=ttyS0 panic=-1", .vcpus = 2,
+                                    .memory = 256 << 20, .engine = engine, .debug_exit_port = -1,
+                                    .console_write = console_write};
+    if (machine_create(&config, &session.machine, &error) < 0) {
+        fprintf(stderr, "%s\n", error.text);
+        return 1;
+    }
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, run, NULL), 0);
+    pthread_mutex_lock(&session.lock);
+    WAIT_FOR(session.ready);
+    pthread_mutex_unlock(&session.lock);
+    unsigned rounds = (unsigned)atoi(argv[2]), done = 0;
+    for (; done < rounds && !session.ended && check_failures == 0; done++)
+        round_of(done, done % 4 == 3 ? AT_ONCE : 1);
+    CHECK_EQ(done, rounds);
+
+    /* What is plugged when the machine ends goes with it. */
+    struct card *card = card_new(1, false);
+    struct plug_config left = {.id = "left", .device = &card->device, .function = &card->function};
+    CHECK_EQ(plug_add(session.machine, &left, &error), 0);
+    machine_stop(session.machine);
+    pthread_join(thread, NULL);
+    machine_destroy(session.machine);
+    CHECK_EQ(cards, 0);
+    CHECK_EQ(session.complaints, 0);
+    printf("%u rounds under %s\n", done, engine->name);
+    CHECK_DONE();
+}

@@ -1,0 +1,7 @@
+#!/bin/bash
+# hotplug.sh BUILD [ROUNDS]: tests/integration/hotplug_test under both software engines, 200 rounds unless given.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+for engine in translate interpret; do
+    "$here/../integration/hotplug.sh" "$1/tests/integration/hotplug_test" "$1/tests/integration/hotplug-init" "$engine" "${2:-200}"
+done
