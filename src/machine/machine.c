@@ -151,6 +151,7 @@ int machine_create(const struct machine_config *config, struct machine **ret_mac
     machine->ram.fd = -1;
     pthread_mutex_init(&machine->lock, NULL);
     pthread_mutex_init(&machine->end_lock, NULL);
+    pthread_cond_init(&machine->plug_gone, NULL);
     pthread_mutex_init(&machine->console.lock, NULL);
     pthread_cond_init(&machine->console.filled, NULL);
     pthread_cond_init(&machine->console.drained, NULL);
@@ -211,6 +212,7 @@ void machine_destroy(struct machine *machine)
     loop_free(machine->loop);
     pthread_mutex_destroy(&machine->lock);
     pthread_mutex_destroy(&machine->end_lock);
+    pthread_cond_destroy(&machine->plug_gone);
     pthread_mutex_destroy(&machine->console.lock);
     pthread_cond_destroy(&machine->console.filled);
     pthread_cond_destroy(&machine->console.drained);

@@ -89,6 +89,7 @@ struct machine {
     unsigned devices;
     struct pci_host *pci;
     struct plug *plugs; /* devices with a name, which may go; see plug.c */
+    pthread_cond_t plug_gone;
     bool started;       /* the guest may run; under `lock` */
 
     struct vcpu vcpu[MACHINE_VCPUS_MAX];

@@ -5,8 +5,9 @@
  * the function off the bus, after which no access reaches the device; the loop's thread, in settle(), does what may
  * take long or calls out: it destroys the device and tells who asked.
  *
- * A plug: PLUGGED --unplug--> ASKED --eject--> GONE. After a time-out or a refusal it is PLUGGED again, but an eject
- * that comes late still counts (hotplug.c remembers), since the guest has let go of the device then. */
+ * A plug: PLUGGED --unplug--> ASKED --eject--> LEAVING --its I/O has ended--> GONE. After a time-out or a refusal it is
+ * PLUGGED again, but an eject that comes late still counts (hotplug.c remembers), since the guest has let go of the
+ * device then. */
 #include "machine/plug.h"
 
 #include <errno.h>
@@ -17,7 +18,7 @@
 #include "device/platform/hotplug.h"
 #include "machine/machine_private.h"
 
-enum plug_state { PLUG_PLUGGED, PLUG_ASKED, PLUG_GONE };
+enum plug_state { PLUG_PLUGGED, PLUG_ASKED, PLUG_LEAVING, PLUG_GONE };
 
 struct plug {
     struct plug *next;
@@ -32,6 +33,7 @@ struct plug {
     unsigned refusal;             /* the guest's status, with outcome -EPERM */
     uint64_t deadline;
     struct clock_timer *timer;    /* the request's time-out; fires on the loop's thread without the lock */
+    void (*detach)(struct device *device, void (*gone)(void *context), void *context);
     void (*released)(void *owner);
     void *owner;
 };
@@ -43,7 +45,7 @@ struct plug {
 static struct plug *find_id(struct machine *machine, const char *id)
 {
     struct plug *plug = machine->plugs;
-    while (plug && (plug->state == PLUG_GONE || strcmp(plug->id, id) != 0))
+    while (plug && (plug->state >= PLUG_LEAVING || strcmp(plug->id, id) != 0))
         plug = plug->next;
     return plug;
 }
@@ -51,7 +53,7 @@ static struct plug *find_id(struct machine *machine, const char *id)
 static struct plug *find_slot(struct machine *machine, unsigned slot)
 {
     struct plug *plug = machine->plugs;
-    while (plug && (plug->state == PLUG_GONE || plug->slot != slot))
+    while (plug && (plug->state >= PLUG_LEAVING || plug->slot != slot))
         plug = plug->next;
     return plug;
 }
@@ -75,11 +77,35 @@ static void forget_device(struct machine *machine, const struct device *device)
     memmove(&machine->device[i], &machine->device[i + 1], (machine->devices - i) * sizeof machine->device[0]);
 }
 
-static void take_off(struct plug *plug)
+static void settle(void *context);
+
+static void gone(struct plug *plug)
 {
-    pci_remove(plug->function);
-    forget_device(plug->machine, plug->device);
     plug->state = PLUG_GONE;
+    pthread_cond_broadcast(&plug->machine->plug_gone);
+    loop_post(plug->machine->loop, settle, plug->machine); /* without memory, the next settling does it */
+}
+
+static void detached(void *context)
+{
+    struct plug *plug = context;
+    struct machine *machine = plug->machine;
+    pthread_mutex_lock(&machine->lock);
+    gone(plug);
+    pthread_mutex_unlock(&machine->lock); /* from here on the plug may be freed */
+}
+
+static void take_off(struct plug *plug, int outcome)
+{
+    plug->outcome = outcome;
+    plug->state = PLUG_LEAVING;
+    forget_device(plug->machine, plug->device);
+    if (plug->detach) {
+        plug->detach(plug->device, detached, plug);
+        return;
+    }
+    pci_remove(plug->function);
+    gone(plug);
 }
 
 /* ---- what the loop's thread does; no lock is held ---- */
@@ -113,24 +139,24 @@ static bool settle_one(struct machine *machine)
 {
     pthread_mutex_lock(&machine->lock);
     struct plug *plug = machine->plugs;
-    while (plug && plug->outcome == NO_OUTCOME && plug->state != PLUG_GONE)
+    while (plug && (plug->state == PLUG_LEAVING || (plug->state != PLUG_GONE && plug->outcome == NO_OUTCOME)))
         plug = plug->next;
     if (!plug) {
         pthread_mutex_unlock(&machine->lock);
         return false;
     }
-    bool gone = plug->state == PLUG_GONE;
+    bool over = plug->state == PLUG_GONE;
     int outcome = plug->outcome;
     struct machine_unplug unplug = plug->unplug;
     plug->outcome = NO_OUTCOME;
     plug->unplug.done = NULL;
-    if (gone)
+    if (over)
         unlink_plug(plug);
     else
         plug->state = PLUG_PLUGGED;
     struct plug copy = *plug; /* for the text: the plug may be removed once the lock is free */
     pthread_mutex_unlock(&machine->lock);
-    if (gone)
+    if (over)
         free_plug(plug);
     tell(&copy, &unplug, outcome);
     return true;
@@ -152,7 +178,7 @@ static void timed_out(void *context)
     if (late && plug->state == PLUG_ASKED && plug->outcome == NO_OUTCOME)
         plug->outcome = -ETIMEDOUT;
     pthread_mutex_unlock(&machine->lock);
-    /* Not here: the timer must not be freed in its own callback. Without memory the next settling does it. */
+    /* Not here: the timer must not be freed in its own callback. */
     loop_post(machine->loop, settle, machine);
 }
 
@@ -162,11 +188,8 @@ void plug_ejected(void *owner, unsigned slot)
 {
     struct machine *machine = owner;
     struct plug *plug = find_slot(machine, slot);
-    if (!plug)
-        return;
-    take_off(plug);
-    plug->outcome = 0;
-    loop_post(machine->loop, settle, machine);
+    if (plug)
+        take_off(plug, 0);
 }
 
 void plug_refused(void *owner, unsigned slot, unsigned status)
@@ -191,6 +214,7 @@ static struct plug *new_plug(struct machine *machine, const struct plug_config *
     snprintf(plug->id, sizeof plug->id, "%s", config->id);
     plug->device = config->device;
     plug->function = config->function;
+    plug->detach = config->detach;
     plug->outcome = NO_OUTCOME;
     plug->timer = clock_timer_new(&machine->loop_clock, timed_out, plug);
     if (!plug->timer) {
@@ -267,16 +291,24 @@ void plug_started(struct machine *machine)
     pthread_mutex_unlock(&machine->lock);
 }
 
+static bool any_left(const struct machine *machine)
+{
+    const struct plug *plug = machine->plugs;
+    while (plug && plug->state == PLUG_GONE)
+        plug = plug->next;
+    return plug != NULL;
+}
+
 void plug_destroy_all(struct machine *machine)
 {
-    if (!machine->plugs)
+    if (!machine->loop)
         return;
-    settle(machine); /* what the loop did not come to */
     pthread_mutex_lock(&machine->lock);
-    for (struct plug *plug = machine->plugs; plug; plug = plug->next) {
-        take_off(plug);
-        plug->outcome = -ECANCELED;
-    }
+    for (struct plug *plug = machine->plugs; plug; plug = plug->next)
+        if (plug->state < PLUG_LEAVING)
+            take_off(plug, -ECANCELED);
+    while (any_left(machine))
+        pthread_cond_wait(&machine->plug_gone, &machine->lock);
     pthread_mutex_unlock(&machine->lock);
     settle(machine);
 }

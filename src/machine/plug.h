@@ -16,6 +16,9 @@ struct plug_config {
     struct device *device;
     struct pci_function *function; /* part of `device`; described, on no host */
     unsigned slot;                 /* 1-31, or 0 for the first free one */
+    /* Takes the function off its host, and calls gone(context) on some thread, without the board's lock, as soon as the
+     * device may be destroyed; the board's lock is held. NULL: pci_remove is all there is to do. */
+    void (*detach)(struct device *device, void (*gone)(void *context), void *context);
     /* The device is destroyed: what it was made of can go. On the loop's thread, or machine_destroy's. May be NULL. */
     void (*released)(void *owner);
     void *owner;
@@ -31,7 +34,8 @@ void plug_ejected(void *owner, unsigned slot);
 void plug_refused(void *owner, unsigned slot, unsigned status);
 /* From now on the guest is told what arrives. */
 void plug_started(struct machine *machine);
-/* Takes everything off and destroys it; nothing runs any more. Unplugs that were under way end with -ECANCELED. */
+/* Takes everything off and destroys it, when no vCPU runs any more but I/O threads still do. Unplugs that were under way
+ * end with -ECANCELED. */
 void plug_destroy_all(struct machine *machine);
 
 #endif

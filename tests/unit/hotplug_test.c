@@ -89,7 +89,6 @@ static void check_registers(void)
 struct card {
     struct device device;
     struct pci_function function;
-    unsigned *released; /* counts the ends of this card, by its owner's word */
 };
 
 static _Atomic unsigned cards;
@@ -117,6 +116,32 @@ static struct card *card_new(void)
     CHECK_EQ(pci_bar_memory(&card->function, 0, 4096, false, false, &card->device, 0), 0);
     cards++;
     return card;
+}
+
+/* A device whose I/O takes its time: another thread tells that it has ended. */
+struct ending {
+    void (*gone)(void *context);
+    void *context;
+    pthread_t thread;
+};
+
+static void *end_slowly(void *context)
+{
+    const struct ending *ending = context;
+    usleep(1000);
+    ending->gone(ending->context);
+    return NULL;
+}
+
+static void card_detach(struct device *device, void (*gone)(void *context), void *context)
+{
+    static struct ending endings[4];
+    static unsigned used;
+    struct ending *ending = &endings[used++ % 4];
+    pci_remove(&((struct card *)device)->function);
+    *ending = (struct ending){gone, context, 0};
+    CHECK_EQ(pthread_create(&ending->thread, NULL, end_slowly, ending), 0);
+    pthread_detach(ending->thread);
 }
 
 struct answer {
@@ -167,7 +192,7 @@ static int plug(struct machine *machine, struct card *card, const char *id, unsi
                 struct error *error)
 {
     struct plug_config config = {.id = id, .device = &card->device, .function = &card->function, .slot = slot,
-                                 .released = released ? count_release : NULL, .owner = released};
+                                 .detach = released ? card_detach : NULL, .released = released ? count_release : NULL, .owner = released};
     return plug_add(machine, &config, error);
 }
 
