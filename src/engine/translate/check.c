@@ -183,24 +183,34 @@ static void compare(struct translate_vcpu *t, const struct check *check, const s
 bool check_trace(struct translate_vcpu *t, struct trace *trace, bool (*run)(struct translate_vcpu *, struct trace *))
 {
     struct x86_core *core = &t->soft.core;
-    static _Thread_local struct check check;
-    check.before = core->cpu;
-    check.count = 0;
-    check.given_up = false;
-    bool done = interpret_all(t, &check, trace);
+    struct check *check = t->checker;
+    if (!check)
+        check = t->checker = malloc(sizeof *check);
+    if (!check)
+        abort(); /* a measuring run on a host without 100 KiB */
+    check->before = core->cpu;
+    check->count = 0;
+    check->given_up = false;
+    bool done = interpret_all(t, check, trace);
     bool dropped = trace->dead; /* it stored to its own code */
-    check.after = core->cpu;
-    for (unsigned i = 0; i < check.count; i++)
-        memcpy(check.saved[i].after, check.saved[i].host, check.saved[i].length);
-    for (unsigned i = check.count; i-- > 0;)
-        memcpy(check.saved[i].host, check.saved[i].before, check.saved[i].length);
-    core->cpu = check.before;
+    check->after = core->cpu;
+    for (unsigned i = 0; i < check->count; i++)
+        memcpy(check->saved[i].after, check->saved[i].host, check->saved[i].length);
+    for (unsigned i = check->count; i-- > 0;)
+        memcpy(check->saved[i].host, check->saved[i].before, check->saved[i].length);
+    core->cpu = check->before;
     if (dropped)
         return true;
     bool plain = run(t, trace);
     if (done && core->cpu.reg[X86_RIP] != trace->linear && !t->checked_away) {
         t->stats.checked++;
-        compare(t, &check, trace);
+        compare(t, check, trace);
     }
     return plain;
+}
+
+void check_close(struct translate_vcpu *t)
+{
+    free(t->checker);
+    t->checker = NULL;
 }

@@ -11,6 +11,8 @@
 #include "engine/translate/system.h"
 #include "isa/x86/paging.h"
 
+#include <stdlib.h>
+
 #define PARTS_MAX 12u  /* blocks in a trace; the rest of TRACE_PARTS is for those only looked at */
 #define LOOK_AHEAD 12u /* instructions */
 
@@ -33,7 +35,8 @@ struct slow *add_slow(struct compiler *c, uint32_t field, enum site_kind kind, u
         return &spare;
     }
     struct slow *slow = &c->slow[c->slows++];
-    *slow = (struct slow){.field = field, .kind = (uint8_t)kind, .insn = (uint16_t)insn, .second = c->in_second};
+    *slow = (struct slow){.field = field, .kind = (uint8_t)kind, .insn = (uint16_t)insn, .second = c->in_second,
+                           .saved = c->saved};
     return slow;
 }
 
@@ -78,6 +81,10 @@ static void emit_lea_insn(struct compiler *c, const struct native *n, unsigned i
 
 static void emit_switch(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
 {
+    if (n->insn.mnemonic != ZYDIS_MNEMONIC_STI) {
+        jumps_prepare(c->t, X86_TLB_SUPERVISOR);
+        jumps_prepare(c->t, X86_TLB_SUPERVISOR_SMAP);
+    }
     uint32_t field = system_emit_switch(&c->e, c->t, n, c->context, next);
     if (field)
         add_slow(c, field, SITE_INTERPRET, insn)->restore_rcx = true;
@@ -122,7 +129,7 @@ static void emit_insn(struct compiler *c, const struct native *n, unsigned insn,
     case NATIVE_STRING:
     case NATIVE_LEAVE:
     case NATIVE_PUSH_MEMORY: emit_special(c, n, insn, next); break;
-    case NATIVE_SYSTEM: system_emit(e, n, c->flags_needed[insn + 1]); break;
+    case NATIVE_SYSTEM: system_emit(e, n, flags_busy(c, insn + 1)); break;
     case NATIVE_SWITCH: emit_switch(c, n, insn, next); break;
     case NATIVE_PUSHF: emit_pushf_insn(c, insn); break;
     case NATIVE_POPF: emit_popf_insn(c, insn); break;
@@ -215,16 +222,16 @@ static bool extend(struct compiler *c)
 /* ---- flags ---- */
 
 /* The arithmetic flags that the block reads before it writes them. */
-static uint32_t live_in(const struct compiler *c, const struct block *block)
+static uint32_t live_in(struct compiler *c, const struct block *block)
 {
-    static _Thread_local struct native native;
+    struct native *native = &c->looked_at;
     uint32_t pending = X86_FLAGS_ARITH, live = 0;
     for (unsigned i = 0; i < block->count && i < LOOK_AHEAD && pending; i++) {
-        classify(c, &block->insn[i], &native);
-        if (native.kind == NATIVE_NO)
+        classify(c, &block->insn[i], native);
+        if (native->kind == NATIVE_NO)
             break;
-        live |= pending & native.flags_read;
-        pending &= ~native.flags_written;
+        live |= pending & native->flags_read;
+        pending &= ~native->flags_written;
     }
     return live | pending;
 }
@@ -285,10 +292,69 @@ static void find_liveness(struct compiler *c)
             live = X86_FLAGS_ARITH;
         c->flags_needed[i] = (live & X86_FLAGS_ARITH) != 0;
     }
+    c->live_in = c->flags_needed[0];
     for (unsigned i = 0; i < c->insns; i++) {
         undefined = (undefined & ~c->native[i].flags_written) | c->native[i].flags_undefined;
         c->undefined[i] = undefined;
     }
+}
+
+/* ---- flags saved before the end ---- */
+
+/* The trace ends with a jump that wants the flags saved. */
+static bool ends_elsewhere(const struct compiler *c)
+{
+    unsigned last = c->insns - 1;
+    switch (c->native[last].kind) {
+    case NATIVE_NO:
+    case NATIVE_JCC:
+    case NATIVE_SWITCH: return false;
+    case NATIVE_RET:
+    case NATIVE_JMP_INDIRECT:
+    case NATIVE_CALL_INDIRECT: return true;
+    case NATIVE_JMP:
+    case NATIVE_CALL: return (branch_target(c, last) ^ c->linear) >> 12 != 0;
+    default: return (c->begin[c->insns] ^ c->linear) >> 12 != 0;
+    }
+}
+
+/* The instruction neither reads nor changes flags, nor does what is made of it use GS(flags). */
+static bool leaves_flags(const struct native *n)
+{
+    switch (n->kind) {
+    case NATIVE_REGISTER:
+    case NATIVE_MEMORY:
+    case NATIVE_LEA:
+    case NATIVE_PUSH:
+    case NATIVE_POP:
+    case NATIVE_JMP:
+    case NATIVE_CALL:
+    case NATIVE_JMP_INDIRECT:
+    case NATIVE_CALL_INDIRECT:
+    case NATIVE_RET:
+    case NATIVE_NOP:
+    case NATIVE_LEAVE:
+    case NATIVE_PUSH_MEMORY: return !n->flags_read && !n->flags_written;
+    default: return false;
+    }
+}
+
+static bool looks_up(enum native_kind kind)
+{
+    return kind != NATIVE_REGISTER && kind != NATIVE_LEA && kind != NATIVE_JMP && kind != NATIVE_NOP;
+}
+
+/* At the end of a trace that leads who knows where, all flags are live. When what comes last leaves the flags alone,
+ * they are saved before it, as they have to be anyhow at the jump, and the look-ups need not mind them. */
+static void find_saved(struct compiler *c)
+{
+    c->saved_from = c->insns;
+    if (!ends_elsewhere(c))
+        return;
+    while (c->saved_from && leaves_flags(&c->native[c->saved_from - 1]))
+        c->saved_from--;
+    while (c->saved_from < c->insns && !looks_up(c->native[c->saved_from].kind))
+        c->saved_from++;
 }
 
 /* ---- the whole ---- */
@@ -301,12 +367,13 @@ static bool is_branch(enum native_kind kind)
 static void emit_to_second(struct compiler *c, const struct slow *slow)
 {
     struct emit *e = &c->e;
+    uint32_t to = slow->saved && slow->insn == c->saved_from ? c->second_saved : c->second[slow->insn];
     if (!e->full)
-        emit_patch32(e->start, slow->field, slow->restore_rcx ? emit_offset(e) : c->second[slow->insn]);
+        emit_patch32(e->start, slow->field, slow->restore_rcx ? emit_offset(e) : to);
     if (!slow->restore_rcx)
         return;
     emit_load(e, H_RCX, GS(spill));
-    emit_jmp_to(e, c->second[slow->insn]);
+    emit_jmp_to(e, to);
 }
 
 /* Exits, out of the way: R11 says which. Returns false when memory ran out. */
@@ -338,7 +405,7 @@ static bool emit_slows(struct compiler *c)
         if (slow->kind == SITE_VECTOR || slow->kind == SITE_X87)
             emit_jmp_gs(e, slow->kind == SITE_VECTOR ? GS(vector_go) : GS(x87_go));
         else
-            emit_jmp_to(e, c->t->thunks.leave);
+            emit_jmp_to(e, slow->saved ? c->t->thunks.leave_saved : c->t->thunks.leave);
     }
     return true;
 }
@@ -381,8 +448,14 @@ static bool can_repeat(const struct native *n)
 static void emit_insns(struct compiler *c, uint32_t *start)
 {
     c->in_r10 = WINDOWS;
+    c->saved = false;
     for (unsigned i = 0; i < c->insns; i++) {
         start[i] = emit_offset(&c->e);
+        if (i == c->saved_from) {
+            emit_save_flags(&c->e);
+            c->saved = true;
+            c->second_saved = emit_offset(&c->e); /* the second copy is the last that comes here */
+        }
         uint64_t next = c->begin[i] + c->guest[i]->length;
         emit_insn(c, &c->native[i], i, next);
         enum native_kind kind = c->native[i].kind;
@@ -396,7 +469,7 @@ static void emit_insns(struct compiler *c, uint32_t *start)
  * without windows, in a second copy. */
 static void emit_trace(struct compiler *c)
 {
-    c->in_second = false;
+    c->in_second = c->saved = false;
     emit_entry(c);
     emit_insns(c, c->start);
     for (unsigned i = 0; i <= c->insns; i++)
@@ -408,10 +481,21 @@ static void emit_trace(struct compiler *c)
     emit_insns(c, c->second);
 }
 
+int compile_open(struct translate_vcpu *t)
+{
+    t->compiler = malloc(sizeof *t->compiler);
+    return t->compiler ? 0 : -1;
+}
+
+void compile_close(struct translate_vcpu *t)
+{
+    free(t->compiler);
+    t->compiler = NULL;
+}
+
 struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t linear)
 {
-    static _Thread_local struct compiler compiler;
-    struct compiler *c = &compiler;
+    struct compiler *c = t->compiler;
     memset(c, 0, offsetof(struct compiler, part));
     c->t = t;
     c->linear = linear;
@@ -420,16 +504,19 @@ struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t li
         return NULL;
     c->e = (struct emit){.start = t->code.write, .at = t->code.write + t->code.used,
                          .end = t->code.write + t->code.used + TRACE_ROOM, .full = false};
+    jumps_prepare(t, c->context);
     add_part(c, block, linear);
     while (extend(c))
         ;
     find_liveness(c);
+    find_saved(c);
     find_windows(c);
     c->trace = arena_take(t, sizeof *c->trace + (c->insns + 1u) * sizeof c->trace->insn[0]);
     if (!c->trace)
         return NULL;
     *c->trace = (struct trace){.block = block, .linear = linear, .context = (uint8_t)c->context, .native = true,
-                               .count = (uint16_t)c->insns, .undefined = c->undefined[c->insns - 1]};
+                               .count = (uint16_t)c->insns, .saved_from = (uint16_t)c->saved_from,
+                               .undefined = c->undefined[c->insns - 1]};
     for (unsigned i = 0; i < c->insns; i++) {
         c->trace->native &= can_repeat(&c->native[i]);
         c->trace->vector |= c->native[i].kind != NATIVE_NO && c->native[i].vector;
@@ -449,6 +536,7 @@ static void link_through_cache(struct translate_vcpu *t, struct site *site)
 {
     struct emit e = {.start = t->code.write, .at = t->code.write + t->code.used,
                      .end = t->code.write + t->code.size, .full = false};
+    emit_save_flags(&e);
     emit_direct(&e, site->trace->context, site->target);
     if (e.full)
         return;

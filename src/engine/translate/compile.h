@@ -21,6 +21,7 @@ struct slow {
     bool missed;         /* SITE_INTERPRET: for want of a TLB entry */
     bool window;         /* a window does not open: the second copy goes on with the same instruction */
     bool second;         /* of the second copy */
+    bool saved;          /* the flags are saved (compile.c) */
 };
 
 /* How a trace goes on after a part's last instruction. */
@@ -64,13 +65,24 @@ struct compiler {
     uint32_t start[TRACE_INSNS + 1];    /* where instruction n's code starts */
     uint32_t second[TRACE_INSNS + 1];   /* and in the second copy, which has no windows */
     bool in_second;                     /* that one is being emitted */
+    bool live_in;                       /* some arithmetic flag is live at the trace's start */
+    unsigned saved_from;                /* before this instruction the flags are saved */
+    bool saved;                         /* they are, where code is being emitted */
+    uint32_t second_saved;              /* where that is done in the second copy */
     uint8_t follow[TRACE_INSNS];        /* enum follow, after instruction n */
     struct window window[WINDOWS];
     struct window_access access[TRACE_INSNS];
     uint8_t window_of[TRACE_INSNS];     /* instruction n's window, or WINDOWS */
     struct slow slow[SLOW_MAX];
     struct native native[TRACE_INSNS];
+    struct native looked_at; /* of a block that is not in the trace */
 };
+
+/* The host's flags are the guest's, and must stay, while instruction `insn` is begun. */
+static inline bool flags_busy(const struct compiler *c, unsigned insn)
+{
+    return c->flags_needed[insn] && !c->saved;
+}
 
 /* Notes an exit by the jump whose displacement is at `field`. */
 struct slow *add_slow(struct compiler *c, uint32_t field, enum site_kind kind, unsigned insn);

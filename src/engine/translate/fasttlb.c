@@ -4,11 +4,12 @@
 
 #define PAGE_MASK UINT64_C(4095)
 
-/* A bias under which no linear address that comes to this slot gives less than 4096: that of a page that
- * belongs to another slot, in the range that is not canonical. */
+/* A bias under which no linear address that comes to this slot gives less than 4096. 0 does for all but the first, so
+ * that memory of zeros is an empty TLB; for that one, which the page at 0 comes to, it is that of a page that belongs to
+ * another slot, in the range that is not canonical. */
 static uint64_t never(unsigned slot)
 {
-    return 0 - (UINT64_C(1) << 63 | (uint64_t)(slot ^ 1) << 12);
+    return slot ? 0 : 0 - (UINT64_C(1) << 63 | UINT64_C(1) << 12);
 }
 
 static void clear(struct translate_vcpu *t, unsigned context, unsigned slot)
@@ -21,8 +22,7 @@ static void clear(struct translate_vcpu *t, unsigned context, unsigned slot)
 void fast_init(struct translate_vcpu *t)
 {
     for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++)
-        for (unsigned slot = 0; slot < FAST_ENTRIES; slot++)
-            clear(t, context, slot);
+        clear(t, context, 0);
     t->index_mask = (uint64_t)(FAST_ENTRIES - 1) << 12;
     t->page_mask = ~PAGE_MASK;
     t->below_64 = 63;
@@ -68,8 +68,10 @@ void fast_forget(struct translate_vcpu *t, bool keep_global)
 
 void fast_forget_page(struct translate_vcpu *t, uint64_t linear)
 {
+    unsigned slot = (unsigned)(linear >> 12) % FAST_ENTRIES;
     for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++)
-        clear(t, context, (unsigned)(linear >> 12) % FAST_ENTRIES);
+        if (t->tlb_used[context][slot / 64] >> (slot % 64) & 1)
+            clear(t, context, slot);
 }
 
 void fast_check_code(struct translate_vcpu *t, unsigned context, unsigned slot)

@@ -104,6 +104,8 @@ static void emit_note_branch(struct emit *e, uint32_t at)
 static void emit_goto_r10(struct compiler *c)
 {
     struct emit *e = &c->e;
+    if (!c->saved)
+        emit_save_flags(e);
     emit_note_branch(e, emit_offset(e));
     emit_indirect(e, c->context);
 }
@@ -112,6 +114,8 @@ static void emit_goto_r10(struct compiler *c)
 static void emit_goto_far(struct compiler *c, uint64_t target)
 {
     struct emit *e = &c->e;
+    if (!c->saved)
+        emit_save_flags(e);
     if (!x86_canonical(target))
         emit_note_branch(e, UINT32_MAX);
     emit_direct(e, c->context, target);
@@ -197,8 +201,8 @@ void emit_ret_insn(struct compiler *c, unsigned insn)
 static uint32_t emit_test_gs(struct compiler *c, size_t offset, bool byte, bool leave_if_zero, bool *ret_restore)
 {
     struct emit *e = &c->e;
-    *ret_restore = c->flags_needed[0];
-    if (!c->flags_needed[0]) {
+    *ret_restore = c->live_in;
+    if (!c->live_in) {
         emit8(e, 0x65); /* cmp byte/dword gs:[offset], 0 */
         emit8(e, byte ? 0x80 : 0x83);
         emit8(e, 0x3c);
@@ -246,15 +250,20 @@ void emit_entry(struct compiler *c)
     struct emit *e = &c->e;
     bool restore;
     c->trace->indirect_entry = emit_offset(e);
-    /* The flags stay whole: when the target is another, they are that one's. */
-    emit_mov(e, H_R11, H_RCX);
-    emit_mov_imm(e, H_RCX, 0 - c->linear);
-    emit_lea(e, H_RCX, H_RCX, H_R10, 0, 0);
-    uint32_t hit = emit_jrcxz(e);
-    emit_mov(e, H_RCX, H_R11);
-    emit_jmp_to(e, c->t->thunks.indirect_miss[c->context]);
-    emit_patch8(e, hit);
-    emit_mov(e, H_RCX, H_R11);
+    if ((int64_t)c->linear == (int32_t)c->linear) {
+        emit_cmp_imm(e, H_R10, (uint32_t)c->linear);
+    } else {
+        emit_mov_imm(e, H_R11, c->linear);
+        emit_rex(e, true, H_R11, 0, H_R10); /* cmp r10, r11 */
+        emit8(e, 0x39);
+        emit8(e, 0xc0 | (H_R11 & 7) << 3 | (H_R10 & 7));
+    }
+    uint32_t miss = emit_jcc(e, CC_NE);
+    if (!e->full)
+        emit_patch32(e->start, miss, c->t->thunks.indirect_miss[c->context]);
+    c->trace->saved_entry = emit_offset(e);
+    if (c->live_in)
+        emit_restore_flags(e);
     c->trace->entry = emit_offset(e);
     if (c->trace->vector)
         emit_need(c, GS(vector_resident), SITE_VECTOR);

@@ -17,38 +17,41 @@ static void set_bit(uint64_t *map, unsigned bit, bool value)
 
 static void clear(struct translate_vcpu *t, unsigned context, unsigned slot)
 {
-    t->jump[context][slot] = (struct jump_entry){NULL, t->code.exec + t->thunks.indirect_miss[context]};
+    t->jump[context][slot] = t->code.exec + t->thunks.indirect_miss[context];
+    t->jump_trace[context][slot] = NULL;
     set_bit(t->jump_used[context], slot, false);
 }
 
 static void clear_victim(struct translate_vcpu *t, unsigned context, unsigned slot)
 {
-    /* Jumps to addresses that are not canonical end there. */
-    t->victim[context][slot] =
-        (struct jump_victim){.negative = UINT64_C(1) << 63, .code = t->code.exec + t->thunks.indirect_leave};
+    t->victim[context][slot] = (struct jump_victim){.code = t->code.exec + t->thunks.indirect_leave};
     set_bit(t->victim_used[context], slot, false);
 }
 
 static void put_out(struct translate_vcpu *t, unsigned context, unsigned slot)
 {
-    struct trace *trace = t->jump[context][slot].trace;
+    struct trace *trace = t->jump_trace[context][slot];
     unsigned victim = victim_slot(trace->linear);
     t->victim[context][victim] =
-        (struct jump_victim){.negative = 0 - trace->linear, .code = t->code.exec + trace->entry, .trace = trace,
+        (struct jump_victim){.linear = trace->linear, .code = t->code.exec + trace->saved_entry, .trace = trace,
                              .global = t->jump_global[context][slot / 64] >> (slot % 64) & 1};
     set_bit(t->victim_used[context], victim, true);
 }
 
+/* Only where linear address 0 belongs could a victim of zeros be taken for one. */
 void jumps_init(struct translate_vcpu *t)
 {
-    t->jump_mask = (uint64_t)(JUMP_ENTRIES - 1) << 1;
-    t->victim_mask = (uint64_t)(VICTIMS - 1) << 1;
-    for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++) {
-        for (unsigned slot = 0; slot < VICTIMS; slot++)
-            clear_victim(t, context, slot);
-        for (unsigned slot = 0; slot < JUMP_ENTRIES; slot++)
-            clear(t, context, slot);
-    }
+    for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++)
+        clear_victim(t, context, victim_slot(0));
+}
+
+void jumps_prepare(struct translate_vcpu *t, unsigned context)
+{
+    if (t->jump_ready[context])
+        return;
+    for (unsigned slot = 0; slot < JUMP_ENTRIES; slot++)
+        t->jump[context][slot] = t->code.exec + t->thunks.indirect_miss[context];
+    t->jump_ready[context] = true;
 }
 
 /* Its last instruction, then its only one, lies in two pages. */
@@ -62,10 +65,11 @@ static unsigned page_bit(uint64_t linear) { return (unsigned)PAGE(linear) % JUMP
 void jumps_enter(struct translate_vcpu *t, struct trace *trace, bool global)
 {
     unsigned slot = jump_slot(trace->linear), context = trace->context;
-    const struct trace *there = t->jump[context][slot].trace;
+    const struct trace *there = t->jump_trace[context][slot];
     if (there && there != trace)
         put_out(t, context, slot);
-    t->jump[context][slot] = (struct jump_entry){trace, t->code.exec + trace->indirect_entry};
+    t->jump[context][slot] = t->code.exec + trace->indirect_entry;
+    t->jump_trace[context][slot] = trace;
     set_bit(t->jump_used[context], slot, true);
     set_bit(t->jump_global[context], slot, global && !crosses(trace));
     set_bit(t->jump_pages, page_bit(trace->linear), true);
@@ -76,7 +80,7 @@ void jumps_enter(struct translate_vcpu *t, struct trace *trace, bool global)
 void jumps_drop(struct translate_vcpu *t, const struct trace *trace)
 {
     unsigned slot = jump_slot(trace->linear);
-    if (t->jump[trace->context][slot].trace == trace)
+    if (t->jump_trace[trace->context][slot] == trace)
         clear(t, trace->context, slot);
     slot = victim_slot(trace->linear);
     if (t->victim[trace->context][slot].trace == trace)
@@ -119,7 +123,7 @@ void jumps_forget_page(struct translate_vcpu *t, uint64_t linear)
         for (unsigned word = 0; word < JUMP_ENTRIES / 64; word++) {
             for (uint64_t left = t->jump_used[context][word]; left; left &= left - 1) {
                 unsigned slot = word * 64 + (unsigned)__builtin_ctzll(left);
-                if (touches(t->jump[context][slot].trace, PAGE(linear)))
+                if (touches(t->jump_trace[context][slot], PAGE(linear)))
                     clear(t, context, slot);
             }
         }

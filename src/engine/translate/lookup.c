@@ -50,7 +50,7 @@ struct slow *emit_look_up(struct compiler *c, unsigned insn, unsigned size, bool
     struct emit *e = &c->e;
     size_t bias = tlb_field(c, write ? offsetof(struct fast_entry, write_bias) : offsetof(struct fast_entry, read_bias));
     size_t host = tlb_field(c, offsetof(struct fast_entry, host));
-    if (!c->flags_needed[insn]) {
+    if (!flags_busy(c, insn)) {
         emit_rorx(e, H_R11, H_R10, 12 - FAST_SHIFT);
         emit_and_imm(e, H_R11, (FAST_ENTRIES - 1) << FAST_SHIFT);
         emit_add_gs_index(e, H_R10, H_R11, bias);
@@ -86,7 +86,7 @@ static bool emit_memory_plain(struct compiler *c, const struct native *n, unsign
     const ZydisDecodedOperandMem *mem = &n->memory->mem;
     unsigned base = native_register(mem->base);
     int32_t disp = (int32_t)mem->disp.value;
-    if (c->flags_needed[insn] || n->reads_r10 || n->reads_r11 || mem->base == ZYDIS_REGISTER_RIP || base == EMIT_NONE ||
+    if (flags_busy(c, insn) || n->reads_r10 || n->reads_r11 || mem->base == ZYDIS_REGISTER_RIP || base == EMIT_NONE ||
         base == H_R10 || base == H_R11 || mem->index != ZYDIS_REGISTER_NONE || mem->segment == ZYDIS_REGISTER_FS ||
         mem->segment == ZYDIS_REGISTER_GS)
         return false;
@@ -115,7 +115,7 @@ static bool emit_memory_constant(struct compiler *c, const struct native *n, uns
     const ZydisDecodedOperandMem *mem = &n->memory->mem;
     uint64_t linear = next + (uint64_t)mem->disp.value;
     unsigned offset = (unsigned)(linear & 4095);
-    if (c->flags_needed[insn] || n->reads_r10 || n->reads_r11 || mem->base != ZYDIS_REGISTER_RIP ||
+    if (flags_busy(c, insn) || n->reads_r10 || n->reads_r11 || mem->base != ZYDIS_REGISTER_RIP ||
         mem->segment == ZYDIS_REGISTER_FS || mem->segment == ZYDIS_REGISTER_GS || offset + n->size > 4096)
         return false;
     size_t entry = tlb_field(c, (linear >> 12) % FAST_ENTRIES * sizeof(struct fast_entry));
@@ -161,7 +161,7 @@ void emit_memory(struct compiler *c, const struct native *n, unsigned insn, uint
 void emit_fldcw(struct compiler *c, const struct native *n, unsigned insn, uint64_t next)
 {
     struct emit *e = &c->e;
-    if (c->flags_needed[insn]) {
+    if (flags_busy(c, insn)) {
         add_slow(c, emit_jmp(e), SITE_INTERPRET, insn)->resume_next = true;
         return;
     }

@@ -207,7 +207,7 @@ static struct trace *follow(struct translate_vcpu *t)
         cpu->activity != X86_RUNNING || cpu->event.valid || cpu->mov_ss_shadow || cpu->nmi_pending || t->check ||
         (vcpu->interrupt_waiting && (cpu->rflags & X86_FLAG_IF)) || !system_agrees(t))
         return NULL;
-    struct trace *trace = t->jump[context_of(core)][jump_slot(cpu->reg[X86_RIP])].trace;
+    struct trace *trace = t->jump_trace[context_of(core)][jump_slot(cpu->reg[X86_RIP])];
     if (!trace || trace->linear != cpu->reg[X86_RIP])
         return NULL;
     if (cpu->sti_shadow)

@@ -98,7 +98,7 @@ static void put_jumps_aside(const struct translate_vcpu *t, struct space *space)
         for (unsigned word = 0; word < JUMP_ENTRIES / 64; word++) {
             uint64_t left = t->jump_used[context][word] & ~t->jump_global[context][word];
             for (; left && space->jumps < SPACE_JUMPS; left &= left - 1)
-                space->jump[space->jumps++] = t->jump[context][word * 64 + (unsigned)__builtin_ctzll(left)].trace;
+                space->jump[space->jumps++] = t->jump_trace[context][word * 64 + (unsigned)__builtin_ctzll(left)];
         }
     }
 }

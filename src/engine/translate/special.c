@@ -86,22 +86,6 @@ static void emit_bits(struct compiler *c, const struct native *n, unsigned insn,
 
 /* ---- REP MOVS and REP STOS, within one page each ---- */
 
-static void save_flags(struct emit *e)
-{
-    emit_store(e, H_RAX, GS(spill));
-    CODE(e, "\x9f\x0f\x90\xc0"); /* lahf; seto al */
-    emit_gs(e, false, 0x89, H_RAX, GS(flags));
-    emit_load(e, H_RAX, GS(spill));
-}
-
-static void restore_flags(struct emit *e)
-{
-    emit_store(e, H_RAX, GS(spill));
-    emit_gs(e, false, 0x8b, H_RAX, GS(flags));
-    CODE(e, "\x04\x7f\x9e"); /* add al, 0x7f; sahf */
-    emit_load(e, H_RAX, GS(spill));
-}
-
 #define FAILS_MAX 8u
 struct fails { /* jumps to where the instruction is given up, nothing having changed but the flags */
     unsigned count;
@@ -168,7 +152,7 @@ static void emit_string(struct compiler *c, const struct native *n, unsigned ins
     struct fails fails = {.count = 0};
     bool wide = n->insn.mnemonic == ZYDIS_MNEMONIC_MOVSQ || n->insn.mnemonic == ZYDIS_MNEMONIC_STOSQ;
     bool moves = n->insn.mnemonic == ZYDIS_MNEMONIC_MOVSQ || n->insn.mnemonic == ZYDIS_MNEMONIC_MOVSB;
-    save_flags(e);
+    emit_save_flags(e);
     CODE(e, "\x65\xf6\x04\x25"); /* test byte gs:[rflags + 1], DF */
     emit32(e, (uint32_t)GS_CPU(rflags) + 1);
     emit8(e, X86_FLAG_DF >> 8);
@@ -183,11 +167,11 @@ static void emit_string(struct compiler *c, const struct native *n, unsigned ins
     }
     find(c, &fails, H_RDI, true);
     emit_string_body(e, c->guest[insn], moves);
-    restore_flags(e);
+    emit_restore_flags(e);
     uint32_t done = emit_jmp(e);
     for (unsigned i = 0; i < fails.count && !e->full; i++)
         emit_patch32(e->start, fails.field[i], emit_offset(e));
-    restore_flags(e);
+    emit_restore_flags(e);
     struct slow *slow = add_slow(c, emit_jmp(e), SITE_INTERPRET, insn);
     slow->resume_next = slow->missed = true;
     if (!e->full)

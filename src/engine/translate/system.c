@@ -239,6 +239,7 @@ void system_emit(struct emit *e, const struct native *n, bool flags_live)
 
 static void go(struct emit *e, const struct translate_vcpu *t, unsigned context, uint64_t next)
 {
+    emit_save_flags(e);
     emit_mov_imm(e, H_R10, next);
     emit_jmp_to(e, t->thunks.indirect[context]);
 }
@@ -276,6 +277,7 @@ static uint32_t enable_interrupts(struct emit *e, const struct translate_vcpu *t
     emit_store(e, H_R11, GS_CPU(rflags));
     emit_mov_imm(e, H_R10, next);
     emit_store(e, H_R10, GS(shadow_at));
+    emit_save_flags(e);
     emit_jmp_to(e, t->thunks.indirect[context]);
     return leave;
 }

@@ -116,6 +116,25 @@ static void save_vectors(struct emit *e)
     emit8(e, 0x77);
 }
 
+/* lahf; seto al; mov gs:[flags], eax */
+static void store_flags(struct emit *e)
+{
+    emit8(e, 0x9f);
+    emit8(e, 0x0f);
+    emit8(e, 0x90);
+    emit8(e, 0xc0);
+    emit_gs(e, false, 0x89, H_RAX, GS(flags));
+}
+
+/* mov eax, gs:[flags]; add al, 0x7f, for OF as SETO saw it; sahf */
+static void load_flags(struct emit *e)
+{
+    emit_gs(e, false, 0x8b, H_RAX, GS(flags));
+    emit8(e, 0x04);
+    emit8(e, 0x7f);
+    emit8(e, 0x9e);
+}
+
 /* RDI = struct translate_vcpu (GS points there already), RSI = where to go. */
 static void make_enter(struct emit *e, const struct translate_vcpu *t, unsigned what)
 {
@@ -127,10 +146,7 @@ static void make_enter(struct emit *e, const struct translate_vcpu *t, unsigned 
         load_vectors(e);
     if (what & ENTER_X87)
         x87_emit_load(e, t);
-    emit_gs(e, false, 0x8b, H_RAX, GS(flags));
-    emit8(e, 0x04); /* add al, 0x7f: OF as SETO saw it */
-    emit8(e, 0x7f);
-    emit8(e, 0x9e); /* sahf */
+    load_flags(e);
     emit_load(e, H_RAX, GS_REG(X86_RAX));
     for (unsigned i = 0; i < sizeof resident; i++)
         emit_load(e, resident[i], GS_REG(resident[i]));
@@ -167,15 +183,26 @@ static uint32_t unless_resident(struct emit *e, size_t offset)
     return emit_jcc(e, CC_E);
 }
 
+void emit_save_flags(struct emit *e)
+{
+    emit_mov(e, H_R11, H_RAX);
+    store_flags(e);
+    emit_mov(e, H_RAX, H_R11);
+}
+
+void emit_restore_flags(struct emit *e)
+{
+    emit_mov(e, H_R11, H_RAX);
+    load_flags(e);
+    emit_mov(e, H_RAX, H_R11);
+}
+
 /* R11 = struct site: becomes the result of the C call of `enter`. */
-static void make_leave(struct emit *e, const struct translate_vcpu *t)
+static void make_leave(struct emit *e, const struct translate_vcpu *t, bool saved)
 {
     emit_store(e, H_RAX, GS_REG(X86_RAX));
-    emit8(e, 0x9f); /* lahf */
-    emit8(e, 0x0f); /* seto al */
-    emit8(e, 0x90);
-    emit8(e, 0xc0);
-    emit_gs(e, false, 0x89, H_RAX, GS(flags));
+    if (!saved)
+        store_flags(e);
     for (unsigned i = 0; i < sizeof resident; i++)
         emit_store(e, resident[i], GS_REG(resident[i]));
     emit_store(e, H_RSP, GS_REG(X86_RSP));
@@ -192,46 +219,48 @@ static void make_leave(struct emit *e, const struct translate_vcpu *t)
     emit8(e, 0xc3);
 }
 
+/* JMP gs:[r11 * scale + offset], the scale as its logarithm. */
+static void emit_jmp_table(struct emit *e, unsigned scale, size_t offset)
+{
+    emit8(e, 0x65);
+    emit8(e, 0x42);
+    emit8(e, 0xff);
+    emit8(e, 0x24);
+    emit8(e, scale << 6 | (H_R11 & 7) << 3 | 5);
+    emit32(e, (uint32_t)offset);
+}
+
+/* R11 = twice the slot of linear address R10, in a table of so many. */
+static void emit_slot(struct emit *e, unsigned fold, unsigned slots)
+{
+    emit_rorx(e, H_R11, H_R10, fold);
+    emit_lea(e, H_R11, H_R11, H_R10, 0, 0);
+    emit_and_imm(e, H_R11, (slots - 1) << 1);
+}
+
+static size_t jump_table(unsigned context) { return GS(jump) + context * sizeof(const void *) * JUMP_ENTRIES; }
+
 void emit_indirect(struct emit *e, unsigned context)
 {
-    emit_rorx(e, H_R11, H_R10, JUMP_FOLD);
-    emit_lea(e, H_R11, H_R11, H_R10, 0, 0);
-    emit_pext(e, H_R11, H_R11, GS(jump_mask));
-    emit_rorx(e, H_R11, H_R11, 60); /* times 16 */
-    emit8(e, 0x65);                 /* jmp gs:[r11 + jump + 8] */
-    emit8(e, 0x41);
-    emit8(e, 0xff);
-    emit8(e, 0xa3);
-    emit32(e, (uint32_t)(GS(jump) + context * sizeof(struct jump_entry) * JUMP_ENTRIES + 8));
+    emit_slot(e, JUMP_FOLD, JUMP_ENTRIES);
+    emit_jmp_table(e, 2, jump_table(context)); /* R11 is even */
 }
 
 void emit_direct(struct emit *e, unsigned context, uint64_t target)
 {
     emit_mov_imm(e, H_R10, target);
-    emit_jmp_gs(e, GS(jump) + (context * JUMP_ENTRIES + jump_slot(target)) * sizeof(struct jump_entry) + 8);
+    emit_jmp_gs(e, jump_table(context) + jump_slot(target) * sizeof(const void *));
 }
 
 /* R10 = target, whose place in the jump cache is another's: it may be among the victims. */
 static void make_indirect_miss(struct emit *e, unsigned context, uint32_t leave)
 {
     size_t table = GS(victim) + context * sizeof(struct jump_victim) * VICTIMS;
-    emit_store(e, H_RCX, GS(spill));
-    emit_rorx(e, H_R11, H_R10, VICTIM_FOLD);
-    emit_lea(e, H_R11, H_R11, H_R10, 0, 0);
-    emit_pext(e, H_R11, H_R11, GS(victim_mask));
-    emit_rorx(e, H_R11, H_R11, 64 - VICTIM_SHIFT);
-    emit_gs_index(e, true, 0x8b, H_RCX, H_R11, table + offsetof(struct jump_victim, negative));
-    emit_lea(e, H_RCX, H_RCX, H_R10, 0, 0);
-    uint32_t hit = emit_jrcxz(e);
-    emit_load(e, H_RCX, GS(spill));
-    emit_jmp_to(e, leave);
-    emit_patch8(e, hit);
-    emit_load(e, H_RCX, GS(spill));
-    emit8(e, 0x65); /* jmp gs:[r11 + victim + code] */
-    emit8(e, 0x41);
-    emit8(e, 0xff);
-    emit8(e, 0xa3);
-    emit32(e, (uint32_t)(table + offsetof(struct jump_victim, code)));
+    emit_slot(e, VICTIM_FOLD, VICTIMS);
+    emit_rorx(e, H_R11, H_R11, 65 - VICTIM_SHIFT);
+    emit_gs_index(e, true, 0x3b, H_R10, H_R11, table + offsetof(struct jump_victim, linear)); /* cmp */
+    emit_patch32(e->start, emit_jcc(e, CC_NE), leave);
+    emit_jmp_table(e, 0, table + offsetof(struct jump_victim, code));
 }
 
 void thunks_make(struct translate_vcpu *t)
@@ -255,11 +284,13 @@ void thunks_make(struct translate_vcpu *t)
     emit_load(e, H_RDX, GS_REG(X86_RDX));
     emit_resume(e);
     t->thunks.leave = emit_offset(e);
-    make_leave(e, t);
+    make_leave(e, t, false);
+    t->thunks.leave_saved = emit_offset(e);
+    make_leave(e, t, true);
     t->thunks.indirect_leave = emit_offset(e);
     emit_store(e, H_R10, GS_REG(X86_RIP));
     emit_mov_imm(e, H_R11, 0);
-    emit_jmp_to(e, t->thunks.leave);
+    emit_jmp_to(e, t->thunks.leave_saved);
     for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++) {
         t->thunks.indirect[context] = emit_offset(e);
         emit_indirect(e, context);

@@ -36,6 +36,8 @@ static void tier_close(struct engine_vcpu *vcpu)
     struct translate_vcpu *t = translate_of(vcpu);
     fault_thread_end(t);
     spaces_close(t);
+    compile_close(t);
+    check_close(t);
     codemem_close(&t->code);
     if (t->arena)
         munmap(t->arena, t->arena_size);
@@ -55,7 +57,7 @@ static int tier_open(struct engine_vcpu *vcpu, struct error *error)
     t->arena_size = quarter;
     t->arena = reserve(t->arena_size);
     t->by_address = reserve(TRACES_MAX * sizeof t->by_address[0]);
-    if (!t->arena || !t->by_address || spaces_open(t) < 0) {
+    if (!t->arena || !t->by_address || spaces_open(t) < 0 || compile_open(t) < 0) {
         tier_close(vcpu);
         return error_set(error, ENOMEM, "no memory for translated code");
     }

@@ -88,7 +88,8 @@ struct trace {
     uint32_t entry;          /* for direct jumps */
     uint32_t entry_resident; /* the same, for jumps from traces with the registers resident that this one uses */
     uint32_t forward_resident; /* the same, for those to a higher address: attention waits for one to a lower */
-    uint32_t indirect_entry; /* for indirect ones: checks R10 against `linear` */
+    uint32_t indirect_entry; /* for indirect ones, with the flags saved: checks R10 against `linear` */
+    uint32_t saved_entry;    /* the same, without the check */
     uint32_t end;
     uint8_t context;
     bool native;             /* all of its instructions run as host code */
@@ -97,6 +98,7 @@ struct trace {
     bool dead;               /* a block of it was dropped */
     uint8_t parts;
     uint16_t count;          /* of instructions */
+    uint16_t saved_from;     /* from this instruction on the guest's flags are in `flags`, not the host's */
     uint32_t undefined;      /* arithmetic flags that are undefined at its end */
     struct site *incoming;   /* jumps that lead here */
     struct trace_part *part;
@@ -119,17 +121,13 @@ static inline const struct x86_insn *trace_insn(const struct trace *trace, unsig
 #define JUMP_ENTRIES 16384u /* a power of two */
 #define JUMP_FOLD 13       /* the page number comes in: functions start at few offsets of a page */
 #define JUMP_PAGES 4096u /* of the filter for jumps_forget_page, a power of two */
-struct jump_entry {
-    struct trace *trace; /* of `code`, or NULL; C only: the trace checks its linear address itself */
-    const void *code;
-};
 
 /* Whom another has put out of `jump`: looked at when the one there is for another target. */
 #define VICTIMS 1024u /* a power of two */
 #define VICTIM_FOLD 7
 #define VICTIM_SHIFT 5 /* log2 of an entry's size */
 struct jump_victim {
-    uint64_t negative; /* 0 minus the linear address */
+    uint64_t linear; /* 0: none, or that of a target at 0 */
     const void *code;
     struct trace *trace; /* or NULL */
     bool global;
@@ -145,6 +143,8 @@ struct thunks {
     uint32_t load_vector;  /* R11 = struct site *: goes on at its `resume` with them loaded */
     uint32_t load_x87;
     uint32_t leave;        /* R11 = struct site * */
+    uint32_t leave_saved;  /* the same, with the guest's flags in `flags` */
+    /* These with the flags saved: */
     uint32_t indirect[X86_TLB_CONTEXTS];      /* R10 = target */
     uint32_t indirect_miss[X86_TLB_CONTEXTS]; /* R10 = target, whose code is not where `indirect` looks */
     uint32_t indirect_leave;                  /* R10 = target, to be found by C */
@@ -172,21 +172,23 @@ struct translate_vcpu {
     uint64_t above_63, below_64, above_31, below_32;
     uint64_t window[WINDOWS]; /* host addresses that the running trace has proven */
     uint64_t generation;   /* counts what may make such a proof void */
-    uint64_t index_mask, page_mask, jump_mask, victim_mask; /* constants for PEXT */
+    uint64_t index_mask, page_mask; /* constants for PEXT */
     uint32_t branch;       /* where in code memory the last indirect branch is */
-    uint32_t flags;        /* AH as LAHF, AL as SETO */
+    uint32_t flags;        /* AH as LAHF, AL as SETO: the guest's flags, while they are not the host's */
     uint32_t host_mxcsr;
     bool vector_resident, x87_resident;
     const void *vector_go, *x87_go; /* where a trace that needs them goes: the load_ thunk, or leave */
     const uint8_t *code_base;
     uint8_t x87_area[640];
 
-    struct jump_entry jump[X86_TLB_CONTEXTS][JUMP_ENTRIES];
+    const void *jump[X86_TLB_CONTEXTS][JUMP_ENTRIES]; /* code, which checks the linear address itself */
     struct jump_victim victim[X86_TLB_CONTEXTS][VICTIMS];
     struct fast_entry tlb[X86_TLB_CONTEXTS][FAST_ENTRIES];
     const uint8_t *tlb_flags[X86_TLB_CONTEXTS][FAST_ENTRIES]; /* C only: the page's flag byte */
 
     /* Below: C only. */
+    struct trace *jump_trace[X86_TLB_CONTEXTS][JUMP_ENTRIES]; /* of `jump`, or NULL */
+    bool jump_ready[X86_TLB_CONTEXTS]; /* `jump` has code everywhere: traces of that context may run */
     uint64_t tlb_used[X86_TLB_CONTEXTS][FAST_ENTRIES / 64];
     uint64_t tlb_global[X86_TLB_CONTEXTS][FAST_ENTRIES / 64];
     uint64_t jump_used[X86_TLB_CONTEXTS][JUMP_ENTRIES / 64];
@@ -194,6 +196,8 @@ struct translate_vcpu {
     uint64_t victim_used[X86_TLB_CONTEXTS][VICTIMS / 64];
     uint64_t jump_pages[JUMP_PAGES / 64]; /* linear page numbers that may have entries in `jump` */
     struct spaces *spaces;
+    struct compiler *compiler; /* what compile() works in */
+    struct check *checker;     /* what check_trace() works in, or NULL */
     uint64_t assumed_cr4; /* the bits that traces rely on (system.c) */
     bool assumed_avx;      /* and that AVX is on, or not */
     struct codemem code;
@@ -239,19 +243,27 @@ void fast_forbid_stores(struct translate_vcpu *t, const uint8_t *flags);
 void fast_check_code(struct translate_vcpu *t, unsigned context, unsigned slot);
 
 struct emit;
-/* thunks.c: goes to R10 = target, to what the jump cache has for it, which checks that it is for that target.
- * Emitted at each place that jumps, so that the host's branch predictor tells them apart. */
+/* thunks.c: puts the guest's flags into `flags`, or gets them from there. R11 is lost. */
+void emit_save_flags(struct emit *e);
+void emit_restore_flags(struct emit *e);
+/* With the flags saved, goes to R10 = target, to what the jump cache has for it, which checks that it is for that
+ * target. Emitted at each place that jumps, so that the host's branch predictor tells them apart. */
 void emit_indirect(struct emit *e, unsigned context);
 /* The same for a target that is known. */
 void emit_direct(struct emit *e, unsigned context, uint64_t target);
 /* Makes the thunks at the start of code memory. */
 void thunks_make(struct translate_vcpu *t);
 
-/* check.c: runs the trace by `run`, and again by the interpreter, and aborts with a report when they
+/* check.c: ends with the vCPU; does nothing when nothing was checked. */
+void check_close(struct translate_vcpu *t);
+/* Runs the trace by `run`, and again by the interpreter, and aborts with a report when they
  * differ. */
 bool check_trace(struct translate_vcpu *t, struct trace *trace, bool (*run)(struct translate_vcpu *, struct trace *));
 
-/* compile.c: translates the block for RIP = linear at the current context. NULL when there is no room. */
+/* compile.c: makes room for compiling, or returns -1. */
+int compile_open(struct translate_vcpu *t);
+void compile_close(struct translate_vcpu *t);
+/* Translates the block for RIP = linear at the current context. NULL when there is no room. */
 struct trace *compile(struct translate_vcpu *t, struct block *block, uint64_t linear);
 
 static inline unsigned jump_slot(uint64_t linear)
@@ -262,9 +274,10 @@ static inline unsigned victim_slot(uint64_t linear)
 {
     return (unsigned)((linear + (linear >> VICTIM_FOLD)) >> 1) % VICTIMS;
 }
-/* jumps.c. jumps_enter: `global`: the trace's page is a global one. jumps_forget: linear addresses may lead
- * elsewhere now. */
+/* jumps.c. jumps_prepare: before a trace of the context can run or be led to. jumps_enter: `global`: the trace's
+ * page is a global one. jumps_forget: linear addresses may lead elsewhere now. */
 void jumps_init(struct translate_vcpu *t);
+void jumps_prepare(struct translate_vcpu *t, unsigned context);
 void jumps_enter(struct translate_vcpu *t, struct trace *trace, bool global);
 void jumps_drop(struct translate_vcpu *t, const struct trace *trace);
 void jumps_forget(struct translate_vcpu *t, bool keep_global);

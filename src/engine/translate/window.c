@@ -202,8 +202,7 @@ static unsigned group_for(struct follower *f, unsigned insn, unsigned unknown, i
 
 void find_windows(struct compiler *c)
 {
-    static _Thread_local struct follower follower;
-    struct follower *f = &follower;
+    struct follower follower __attribute__((uninitialized)), *f = &follower;
     f->unknowns = f->groups = 0;
     for (unsigned i = 0; i < 16; i++)
         make_unknown(f, i);
