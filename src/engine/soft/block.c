@@ -29,7 +29,10 @@ int block_cache_open(struct block_cache *ret_cache, struct code_map *map, unsign
     ret_cache->map = map;
     ret_cache->holder = holder;
     ret_cache->arena_size = arena_size;
-    ret_cache->bucket = reserve(BLOCK_BUCKETS * sizeof(struct block *));
+    ret_cache->buckets = BLOCK_BUCKETS_MIN;
+    while (ret_cache->buckets < BLOCK_BUCKETS && ret_cache->buckets < arena_size / 512) /* bytes of a usual block */
+        ret_cache->buckets *= 2;
+    ret_cache->bucket = reserve(ret_cache->buckets * sizeof(struct block *));
     ret_cache->page = reserve(map->pages * sizeof(struct block *));
     ret_cache->arena = reserve(arena_size);
     if (ret_cache->bucket && ret_cache->page && ret_cache->arena)
@@ -40,7 +43,7 @@ int block_cache_open(struct block_cache *ret_cache, struct code_map *map, unsign
 
 void block_cache_close(struct block_cache *cache)
 {
-    release(cache->bucket, BLOCK_BUCKETS * sizeof(struct block *));
+    release(cache->bucket, cache->buckets * sizeof(struct block *));
     release(cache->page, cache->map->pages * sizeof(struct block *));
     release(cache->arena, cache->arena_size);
     cache->bucket = NULL;
@@ -50,7 +53,7 @@ void block_cache_close(struct block_cache *cache)
 
 static struct block **bucket_of(const struct block_cache *cache, uint64_t key)
 {
-    return &cache->bucket[(key * UINT64_C(0x9e3779b97f4a7c15)) >> 32 & (BLOCK_BUCKETS - 1)];
+    return &cache->bucket[(key * UINT64_C(0x9e3779b97f4a7c15)) >> 32 & (cache->buckets - 1)];
 }
 
 struct block *block_find(const struct block_cache *cache, uint64_t key, uint64_t second)
@@ -145,7 +148,7 @@ void block_flush(struct block_cache *cache)
 {
     memset(cache->jump, 0, sizeof(cache->jump));
     memset(cache->free, 0, sizeof(cache->free));
-    memset(cache->bucket, 0, BLOCK_BUCKETS * sizeof(struct block *));
+    memset(cache->bucket, 0, cache->buckets * sizeof(struct block *));
     /* Only the pages that were touched cost anything; the map forgets this holder page by page, at the
      * next store to each. */
     madvise(cache->page, cache->map->pages * sizeof(struct block *), MADV_DONTNEED);

@@ -27,7 +27,8 @@
 
 #define BLOCK_INSNS 64u
 #define BLOCK_JUMPS 8192u   /* entries of the jump cache, a power of two */
-#define BLOCK_BUCKETS 32768u /* of the hash table, a power of two */
+#define BLOCK_BUCKETS 32768u /* of the hash table, at most; a power of two */
+#define BLOCK_BUCKETS_MIN 1024u
 
 /* Guest-physical addresses have at most 52 bits. */
 #define BLOCK_MODE_SHIFT 56
@@ -53,7 +54,8 @@ struct block {
 struct block_cache {
     struct code_map *map;
     unsigned holder;       /* this vCPU's bit in the map */
-    struct block **bucket; /* [BLOCK_BUCKETS], by key */
+    struct block **bucket; /* by key */
+    size_t buckets;        /* a power of two, as befits the arena */
     struct block **page;   /* by number of the page: the first block of its list */
     uint8_t *arena;
     size_t arena_size, arena_used;

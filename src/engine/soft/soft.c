@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "engine/soft/vcpu.h"
 #include "isa/x86/paging.h"
@@ -266,16 +267,18 @@ size_t soft_code_share(const struct engine_vm *vm)
     return share < ENGINE_CODE_CACHE_MIN ? ENGINE_CODE_CACHE_MIN : share;
 }
 
+static size_t vcpu_size(const struct tier_ops *tier) { return tier ? tier->vcpu_size : sizeof(struct engine_vcpu); }
+
 int soft_vcpu_create(struct engine_vm *vm, unsigned index, struct engine_vcpu **ret_vcpu,
                                  struct error *error)
 {
     if (index >= vm->config.vcpus || vm->vcpu[index])
         return error_set(error, EINVAL, "there is no vCPU %u to create", index);
-    size_t size = vm->tier ? vm->tier->vcpu_size : sizeof(struct engine_vcpu);
-    struct engine_vcpu *vcpu = aligned_alloc(64, (size + 63) & ~(size_t)63);
-    if (!vcpu)
+    size_t size = vcpu_size(vm->tier);
+    /* Zeroed, and tables that are not used yet cost nothing. */
+    struct engine_vcpu *vcpu = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (vcpu == MAP_FAILED)
         return error_set(error, ENOMEM, "no memory for vCPU %u", index);
-    memset(vcpu, 0, size);
     vcpu->vm = vm;
     vcpu->index = index;
     vcpu->cache.tier = vm->tier;
@@ -309,7 +312,7 @@ no_tier:
 no_cache:
     x86_decoder_destroy(&vcpu->decoder);
 no_decoder:
-    free(vcpu);
+    munmap(vcpu, size);
     return result;
 }
 
@@ -317,14 +320,15 @@ void soft_vcpu_destroy(struct engine_vcpu *vcpu)
 {
     if (!vcpu)
         return;
+    const struct tier_ops *tier = vcpu->vm->tier;
     vcpu->vm->vcpu[vcpu->index] = NULL;
     exclusive_remove(&vcpu->vm->exclusive, &vcpu->member);
     pthread_mutex_destroy(&vcpu->stale.lock);
-    if (vcpu->vm->tier)
-        vcpu->vm->tier->close(vcpu);
+    if (tier)
+        tier->close(vcpu);
     block_cache_close(&vcpu->cache);
     x86_decoder_destroy(&vcpu->decoder);
-    free(vcpu);
+    munmap(vcpu, vcpu_size(tier));
 }
 
 void soft_kick(struct engine_vcpu *vcpu)
