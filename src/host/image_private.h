@@ -1,0 +1,16 @@
+/* image_private.h - what the makers of images share. */
+#ifndef VENEER_HOST_IMAGE_PRIVATE_H
+#define VENEER_HOST_IMAGE_PRIVATE_H
+
+#include "host/image.h"
+
+/* progress and its functions may be NULL. */
+void image_step(const struct image_progress *progress, const char *what);
+void image_amount(const struct image_progress *progress, uint64_t bytes, uint64_t total);
+
+/* Shell scripts that mmdebstrap runs on this host with the new root as $1, and packages for --include. */
+extern const char debian_extract_hook[];   /* before anything is configured: what the initramfs is made from */
+extern const char debian_customize_hook[]; /* at the end */
+extern const char debian_packages[];
+
+#endif
