@@ -216,6 +216,8 @@ int board_create(struct machine *machine, struct error *error)
         status = add_pci(machine, error);
     if (status == 0)
         status = add_debug_exit(machine, error);
+    if (status == 0)
+        status = board_virtio_create(machine, error);
     return status;
 }
 
@@ -226,6 +228,7 @@ void board_destroy(struct machine *machine)
         struct device *device = machine->device[--machine->devices];
         device->ops->destroy(device);
     }
+    board_virtio_destroy(machine);
     bus_free(machine->ports);
     bus_free(machine->mmio);
 }

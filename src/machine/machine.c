@@ -169,6 +169,7 @@ void machine_run(struct machine *machine, struct machine_result *ret_result)
     struct error error;
     plug_started(machine);
     int failed = console_queue_start(machine, &error);
+    board_virtio_resume(machine);
     for (unsigned i = 0; failed == 0 && i < machine->config.vcpus; i++)
         failed = vcpu_start(&machine->vcpu[i], &error);
     if (failed < 0)
@@ -179,6 +180,7 @@ void machine_run(struct machine *machine, struct machine_result *ret_result)
     for (unsigned i = 0; i < machine->config.vcpus; i++)
         if (machine->vcpu[i].started)
             pthread_join(machine->vcpu[i].thread, NULL);
+    board_virtio_pause(machine);
     console_queue_end(machine);
     *ret_result = machine->result;
 }

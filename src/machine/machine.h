@@ -44,6 +44,7 @@ struct machine_config {
     bool check;              /* the engine compares all it does with the interpreter; see engine.h */
     enum x86_cpu_model cpu_model;
     int debug_exit_port;     /* -1: none */
+    bool virtio_packed;      /* virtio devices offer packed rings */
     /* What the guest writes to its first serial port; on a machine thread, with no lock held, and it may block: the
      * guest is held up when it prints much more. machine_run returns after the last call. May be NULL. */
     void (*console_write)(void *owner, const void *bytes, size_t length);

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/loop.h"
 #include "device/bus/bus.h"
+#include "device/bus/pci.h"
 #include "device/irq/irqchip.h"
 #include "machine/machine.h"
 #include "memory/ram.h"
@@ -87,10 +88,12 @@ struct machine {
     struct device *uart, *kvmclock, *power, *hotplug; /* among the devices below */
     struct device *device[BOARD_DEVICES];
     unsigned devices;
-    struct pci_host *pci;
+    struct pci_host *pci; /* among them */
     struct plug *plugs; /* devices with a name, which may go; see plug.c */
     pthread_cond_t plug_gone;
     bool started;       /* the guest may run; under `lock` */
+    struct board_virtio *virtio; /* under `lock`; see board_virtio.c */
+    struct io_thread *slow_io;   /* serves the devices that move little */
 
     struct vcpu vcpu[MACHINE_VCPUS_MAX];
 
@@ -111,6 +114,14 @@ int board_create(struct machine *machine, struct error *error);
 void board_destroy(struct machine *machine);
 /* The memory map, ACPI tables and kernel; fills the first vCPU's state. */
 int board_boot(struct machine *machine, struct x86_cpu *cpu, struct error *error);
+
+/* board_virtio.c (see also board_virtio.h): the virtio devices that the config asks for, and the threads that serve them. */
+int board_virtio_create(struct machine *machine, struct error *error);
+/* Without the board's lock. Queues are served between resume and pause; pause waits for what is in flight. */
+void board_virtio_resume(struct machine *machine);
+void board_virtio_pause(struct machine *machine);
+/* Ends the shared thread, when the devices are destroyed. */
+void board_virtio_destroy(struct machine *machine);
 
 /* board_clock.c: a clock over machine->loop_clock whose timers take the board's lock. */
 struct clock board_clock(struct machine *machine);

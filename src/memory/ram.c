@@ -144,8 +144,14 @@ static void after_write(struct ram *ram, const struct ram_region *region, uint64
     uint64_t last = (offset + length - 1) / RAM_PAGE_SIZE;
     bool code = false;
     __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the bytes before the look at the flags: see ram_code_mark */
-    for (uint64_t page = offset / RAM_PAGE_SIZE; page <= last; page++)
-        code |= __atomic_fetch_or(&region->flags[page], RAM_PAGE_DIRTY, __ATOMIC_RELAXED) & RAM_PAGE_CODE;
+    for (uint64_t page = offset / RAM_PAGE_SIZE; page <= last; page++) {
+        /* A page that is dirty already needs no store: whoever takes the flag back after this look reads the page
+         * after that, and the fence has made the bytes visible by then. */
+        uint8_t flags = __atomic_load_n(&region->flags[page], __ATOMIC_RELAXED);
+        if (!(flags & RAM_PAGE_DIRTY))
+            flags = __atomic_fetch_or(&region->flags[page], RAM_PAGE_DIRTY, __ATOMIC_RELAXED);
+        code |= flags & RAM_PAGE_CODE;
+    }
     if (code && ram->code_written)
         ram->code_written(ram->code_owner, region->gpa + offset, length);
 }
@@ -165,6 +171,13 @@ int ram_write(struct ram *ram, uint64_t gpa, const void *bytes, uint64_t length)
         length -= piece;
     }
     return 0;
+}
+
+void ram_written(struct ram *ram, uint64_t gpa, uint64_t length)
+{
+    const struct ram_region *region = ram_find(ram, gpa);
+    if (region && length && range_within(gpa - region->gpa, length, region->size))
+        after_write(ram, region, gpa - region->gpa, length);
 }
 
 void ram_set_code_hook(struct ram *ram, void (*code_written)(void *owner, uint64_t gpa, uint64_t length), void *owner)

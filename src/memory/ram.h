@@ -59,6 +59,10 @@ void *ram_host(const struct ram *ram, uint64_t gpa, uint64_t length);
 int ram_read(const struct ram *ram, uint64_t gpa, void *ret_bytes, uint64_t length);
 int ram_write(struct ram *ram, uint64_t gpa, const void *bytes, uint64_t length);
 
+/* What ram_write does after its copy, for who stored to [gpa, gpa + length) through ram_host; the range lies in one
+ * region. Any thread. */
+void ram_written(struct ram *ram, uint64_t gpa, uint64_t length);
+
 /* The hook that ram_write calls (on the writing thread) after a store to pages with RAM_PAGE_CODE. */
 void ram_set_code_hook(struct ram *ram, void (*code_written)(void *owner, uint64_t gpa, uint64_t length),
                        void *owner);

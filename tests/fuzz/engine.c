@@ -27,11 +27,14 @@ struct choice {
 
 static struct engine_vcpu *_Atomic running; /* to be kicked now and then */
 static const struct engine_ops *_Atomic running_engine;
+static struct flat *flats[2]; /* one machine per engine, kept: making one costs more than most programs */
+static pthread_t kicker;
+static _Atomic bool over;
 
 static void *kick_forever(void *unused)
 {
     const struct timespec pause = {.tv_nsec = PATIENCE_NS};
-    for (;;) {
+    while (!atomic_load(&over)) {
         nanosleep(&pause, NULL);
         struct engine_vcpu *vcpu = atomic_load(&running);
         if (vcpu)
@@ -40,18 +43,25 @@ static void *kick_forever(void *unused)
     return unused;
 }
 
-/* One machine per engine, kept: making one costs more than most programs. */
+/* A leak check does not look into a mapped vCPU for what it points to. */
+static void close_machines(void)
+{
+    atomic_store(&over, true);
+    pthread_join(kicker, NULL);
+    for (unsigned i = 0; i < 2; i++)
+        if (flats[i]) {
+            flat_close(flats[i]);
+            free(flats[i]);
+        }
+}
+
 static struct flat *machine(unsigned which)
 {
     static const char *const name[] = {"interpret", "translate"};
-    static struct flat *flats[2];
     if (flats[which])
         return flats[which];
-    if (!flats[0] && !flats[1]) {
-        pthread_t thread;
-        pthread_create(&thread, NULL, kick_forever, NULL);
-        pthread_detach(thread);
-    }
+    if (!flats[0] && !flats[1] && (pthread_create(&kicker, NULL, kick_forever, NULL) != 0 || atexit(close_machines) != 0))
+        abort();
     flats[which] = calloc(1, sizeof(struct flat));
     if (!flats[which])
         abort();

@@ -8,15 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "isa/x86/core.h"
-#include "isa/x86/decode.h"
 #include "isa/x86/exception.h"
-#include "isa/x86/mem.h"
+#include "support/bare.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define RAM_SIZE 0x20000u /* 128 KiB */
 #define STEPS 150u
+#define BUS_ACCESSES 3000u
 
 /* Guest-physical layout; all of it below 64 KiB so that real mode reaches it as well. */
 #define GDT 0x1000u
@@ -31,14 +30,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define STACK 0xd000u
 
 struct machine {
-    struct x86_core *core;
-    struct x86_decoder decoder;
-    struct x86_cpuid cpuid;
+    struct bare bare;
     struct x86_cpu after_reset;
-    struct x86_insn insn;
-    uint8_t *ram;
-    int bus_budget; /* accesses outside RAM that are left; a repeated instruction can make thousands */
-    uint8_t flags[RAM_SIZE / 4096];
+    unsigned steps; /* of this input */
 };
 
 /* What the input chooses. */
@@ -48,93 +42,6 @@ struct choice {
     uint8_t reg[16]; /* each says what kind of value a register has */
 };
 
-static const struct x86_insn fetching = {.length = 0};
-
-static bool env_page(void *owner, uint64_t gpa, struct x86_page *ret_page)
-{
-    struct machine *m = owner;
-
-    if (gpa >= RAM_SIZE)
-        return false;
-    /* The last page is ROM. */
-    *ret_page = (struct x86_page){.host = m->ram + gpa, .flags = &m->flags[gpa / 4096], .read_only = gpa == RAM_SIZE - 4096};
-    return true;
-}
-
-static uint64_t env_mmio_read(void *owner, uint64_t gpa, unsigned size)
-{
-    (void)size;
-    ((struct machine *)owner)->bus_budget--;
-    return gpa * UINT64_C(0x9e3779b97f4a7c15);
-}
-
-static void env_mmio_write(void *owner, uint64_t gpa, unsigned size, uint64_t value)
-{
-    (void)gpa, (void)size, (void)value;
-    ((struct machine *)owner)->bus_budget--;
-}
-
-static uint32_t env_port_in(void *owner, uint16_t port, unsigned size)
-{
-    (void)owner, (void)size;
-    return port * 0x01010101u;
-}
-
-static void env_port_out(void *owner, uint16_t port, unsigned size, uint32_t value)
-{
-    (void)owner, (void)port, (void)size, (void)value;
-}
-
-static int env_msr_read(void *owner, uint32_t msr, uint64_t *ret_value)
-{
-    (void)owner;
-    *ret_value = msr;
-    return msr & 1 ? -1 : 0;
-}
-
-static int env_msr_write(void *owner, uint32_t msr, uint64_t value)
-{
-    (void)owner, (void)value;
-    return msr & 1 ? -1 : 0;
-}
-
-static uint8_t env_tpr_read(void *owner)
-{
-    (void)owner;
-    return 5;
-}
-
-static void env_tpr_write(void *owner, uint8_t cr8) { (void)owner, (void)cr8; }
-
-static void env_code_written(void *owner, uint64_t gpa, unsigned length) { (void)owner, (void)gpa, (void)length; }
-
-static void env_mapping_changed(void *owner, enum x86_flush scope, uint64_t linear) { (void)owner, (void)scope, (void)linear; }
-
-static void env_exclusive(void *owner) { (void)owner; }
-
-static uint64_t env_hypercall(void *owner, uint64_t number, const uint64_t argument[4])
-{
-    (void)owner;
-    return number + argument[0];
-}
-
-static const struct x86_env_ops env = {
-    .page = env_page,
-    .mmio_read = env_mmio_read,
-    .mmio_write = env_mmio_write,
-    .port_in = env_port_in,
-    .port_out = env_port_out,
-    .msr_read = env_msr_read,
-    .msr_write = env_msr_write,
-    .tpr_read = env_tpr_read,
-    .tpr_write = env_tpr_write,
-    .code_written = env_code_written,
-    .mapping_changed = env_mapping_changed,
-    .exclusive_begin = env_exclusive,
-    .exclusive_end = env_exclusive,
-    .hypercall = env_hypercall,
-};
-
 static struct machine *machine(void)
 {
     static struct machine *m;
@@ -142,26 +49,16 @@ static struct machine *machine(void)
     if (m != NULL)
         return m;
     m = calloc(1, sizeof *m);
-    if (m == NULL)
+    if (m == NULL || bare_open(&m->bare, X86_MODEL_DEFAULT, RAM_SIZE, NULL) != 0)
         abort();
-    m->core = aligned_alloc(64, (sizeof *m->core + 63) & ~(size_t)63);
-    m->ram = malloc(RAM_SIZE);
-    if (m->core == NULL || m->ram == NULL)
-        abort();
-    memset(m->core, 0, sizeof *m->core);
-    x86_cpuid_init(&m->cpuid, X86_MODEL_DEFAULT, 1, 1000000000);
-    if (x86_decoder_init(&m->decoder, &m->cpuid, NULL) != 0)
-        abort();
+    m->bare.rom = RAM_SIZE - 4096;
     x86_cpu_reset(&m->after_reset, true);
-    m->core->env = &env;
-    m->core->owner = m;
-    m->core->cpuid = &m->cpuid;
     return m;
 }
 
 /* ---- memory ---- */
 
-static void put64(struct machine *m, uint32_t at, uint64_t value) { memcpy(m->ram + at, &value, 8); }
+static void put64(struct machine *m, uint32_t at, uint64_t value) { memcpy(m->bare.ram + at, &value, 8); }
 
 static void put_tables(struct machine *m, const struct choice *choice)
 {
@@ -195,7 +92,7 @@ static void put_tables(struct machine *m, const struct choice *choice)
 static void put_code(struct machine *m, const uint8_t *code, size_t size)
 {
     for (size_t at = 0; at < CODE_SIZE; at += size)
-        memcpy(m->ram + CODE + at, code, size < CODE_SIZE - at ? size : CODE_SIZE - at);
+        memcpy(m->bare.ram + CODE + at, code, size < CODE_SIZE - at ? size : CODE_SIZE - at);
 }
 
 /* ---- registers ---- */
@@ -237,7 +134,7 @@ static uint64_t register_value(uint8_t kind)
 
 static void set_state(struct machine *m, const struct choice *choice)
 {
-    struct x86_cpu *cpu = &m->core->cpu;
+    struct x86_cpu *cpu = &m->bare.core->cpu;
     unsigned bits = choice->mode & 3;
     bool paging = bits >= 2 || (choice->mode & 4);
 
@@ -278,67 +175,15 @@ static void set_state(struct machine *m, const struct choice *choice)
 
 /* ---- running ---- */
 
-static void step(struct machine *m)
+/* The bus is bounded as well: a repeated instruction can make thousands of accesses. */
+static bool more(void *context)
 {
-    struct x86_core *core = m->core;
-    struct x86_page page;
-    uint8_t bytes[X86_INSN_MAX];
-    uint32_t error_code;
-    uint64_t linear;
-    unsigned have;
+    struct machine *m = context;
+    struct x86_core *core = m->bare.core;
 
-    core->insn = &fetching;
-    if (core->mode != X86_CODE64) {
-        core->cpu.reg[X86_RIP] = (uint32_t)core->cpu.reg[X86_RIP];
-        if (core->cpu.reg[X86_RIP] > core->cpu.seg[X86_CS].limit)
-            x86_raise_gp(core, 0);
-    }
-    linear = core->cpu.reg[X86_RIP];
-    if (core->mode != X86_CODE64)
-        linear = (uint32_t)(linear + core->cpu.seg[X86_CS].base);
-    have = x86_fetch(core, linear, bytes, sizeof bytes, &error_code);
-    if (have == 0 || x86_decode(&m->decoder, (enum x86_code_mode)core->mode, bytes, have, &m->insn) == 0) {
-        x86_fetch_page(core, linear + have, &page);
-        x86_raise_ud(core); /* code where there is no RAM */
-    }
-    core->insn = &m->insn;
-    core->insn_end = core->insn + 1;
-    core->cpu.reg[X86_RIP] += m->insn.length;
-    m->insn.exec(core, &m->insn);
-}
-
-static void step_debugged(struct machine *m)
-{
-    struct x86_core *core = m->core;
-    bool traced = (core->cpu.rflags & X86_FLAG_TF) != 0;
-
-    if (core->debug_armed && x86_before_insn_debug(core))
-        return;
-    core->cpu.sti_shadow = core->cpu.mov_ss_shadow = false;
-    step(m);
-    if (core->debug_armed)
-        x86_after_insn_debug(core, traced);
-}
-
-static void run(struct machine *m)
-{
-    struct x86_core *core = m->core;
-    volatile unsigned steps = 0;
-    jmp_buf escape;
-
-    if (_setjmp(escape) != 0) {
-        x86_fault_rewind(core);
-        x86_deliver_raised(core);
-    }
-    core->escape = &escape;
-    while (core->cpu.activity == X86_RUNNING && steps++ < STEPS && m->bus_budget > 0) {
-        step_debugged(m);
-        if (steps % 16 == 0 && x86_interruptible(core) && core->cpu.activity == X86_RUNNING)
-            x86_deliver_interrupt(core, 0x21);
-    }
-    core->escape = NULL;
-    if (core->cpu.reg[X86_ZERO] != 0)
-        abort();
+    if (m->steps > 0 && m->steps % 16 == 0 && core->cpu.activity == X86_RUNNING && x86_interruptible(core))
+        x86_deliver_interrupt(core, 0x21);
+    return core->cpu.activity == X86_RUNNING && m->steps++ < STEPS && m->bare.mmio < BUS_ACCESSES;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -349,13 +194,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size <= sizeof choice)
         return 0;
     memcpy(&choice, data, sizeof choice);
-    memset(m->ram, 0, RAM_SIZE);
-    memset(m->flags, 0, sizeof m->flags);
-    m->bus_budget = 3000;
+    memset(m->bare.ram, 0, RAM_SIZE);
+    memset(m->bare.flags, 0, RAM_SIZE / 4096);
+    m->bare.mmio = 0;
+    m->steps = 0;
     put_tables(m, &choice);
     put_code(m, data + sizeof choice, size - sizeof choice);
     set_state(m, &choice);
-    x86_core_attach(m->core);
-    run(m);
+    x86_core_attach(m->bare.core);
+    bare_run(&m->bare, more, m);
+    if (m->bare.core->cpu.reg[X86_ZERO] != 0)
+        abort();
     return 0;
 }

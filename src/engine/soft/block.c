@@ -177,6 +177,11 @@ static struct block *take(struct block_cache *cache, unsigned count)
     return block;
 }
 
+bool block_has_room(const struct block_cache *cache)
+{
+    return cache->arena_size - cache->arena_used >= sizeof(struct block) + BLOCK_INSNS * sizeof(struct x86_insn) + 63;
+}
+
 /* A draft of a block, and the bytes it was made from. */
 struct draft {
     unsigned count, length;

@@ -99,6 +99,9 @@ struct block_source {
 int block_build(struct block_cache *cache, struct x86_decoder *decoder, enum x86_code_mode mode,
                 const struct block_source *source, struct block **ret_block);
 
+/* True when block_build will not have to drop others to make room. */
+bool block_has_room(const struct block_cache *cache);
+
 /* Drops the blocks decoded from [gpa, gpa + length), which lies in one page. True when the running
  * block was among them. */
 bool block_drop(struct block_cache *cache, uint64_t gpa, unsigned length);

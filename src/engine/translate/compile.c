@@ -15,6 +15,8 @@
 
 #define PARTS_MAX 12u  /* blocks in a trace; the rest of TRACE_PARTS is for those only looked at */
 #define LOOK_AHEAD 12u /* instructions */
+#define ROUNDS 4u       /* of a loop, in one trace */
+#define ROUNDS_INSNS 72u /* at most, all rounds together */
 
 static void *arena_take(struct translate_vcpu *t, size_t size)
 {
@@ -195,11 +197,33 @@ static uint64_t branch_target(const struct compiler *c, unsigned insn)
     return c->begin[insn] + c->guest[insn]->length + (uint64_t)c->native[insn].operand[0].imm.value.s;
 }
 
+/* The trace has come to a jump back to its start: it does more rounds of the loop, which share look-ups and one look at
+ * `attention`. */
+static void add_rounds(struct compiler *c)
+{
+    const unsigned insns = c->insns, parts = c->parts;
+    c->loop = true;
+    for (unsigned round = 1; round < ROUNDS && c->insns + insns <= ROUNDS_INSNS && c->parts + parts <= PARTS_MAX; round++) {
+        c->follow[c->insns - 1] = FOLLOW_TARGET;
+        for (unsigned i = 0; i < parts; i++) {
+            unsigned first = c->insns;
+            add_part(c, c->part[i].block, c->part[i].linear);
+            memcpy(&c->follow[first], &c->follow[c->part[i].first], c->insns - first);
+        }
+        c->follow[c->insns - 1] = FOLLOW_NOT;
+    }
+}
+
 /* Where the trace may go on after its last instruction: adds that block. */
 static bool extend(struct compiler *c)
 {
     unsigned last = c->insns - 1u;
     enum native_kind kind = c->native[last].kind;
+    if ((kind == NATIVE_JCC || kind == NATIVE_JMP) && branch_target(c, last) == c->linear &&
+        !(c->part[0].block->key & BLOCK_CROSSES)) {
+        add_rounds(c);
+        return false;
+    }
     bool next = kind != NATIVE_NO && kind != NATIVE_JMP && kind != NATIVE_CALL && kind < NATIVE_JMP_INDIRECT;
     bool target = kind == NATIVE_JCC || kind == NATIVE_JMP || kind == NATIVE_CALL;
     if (kind == NATIVE_NOP || kind == NATIVE_FLDCW)
@@ -236,10 +260,28 @@ static uint32_t live_in(struct compiler *c, const struct block *block)
     return live | pending;
 }
 
-/* The arithmetic flags that are live at a linear address, where the trace may go. */
+/* Decodes a block in the trace's page that has not run yet. NULL when it does not start in that page, or there is no
+ * room. */
+static struct block *decode_ahead(struct compiler *c, uint64_t linear)
+{
+    struct engine_vcpu *vcpu = &c->t->soft;
+    uint64_t key = c->part[0].block->key, page_gpa = key & ((UINT64_C(1) << 52) - RAM_PAGE_SIZE);
+    struct x86_page page;
+    struct block *block;
+    if ((linear ^ c->linear) >> 12 || (key & BLOCK_CROSSES) || !block_has_room(&vcpu->cache) ||
+        !vcpu->core.env->page(vcpu->core.owner, page_gpa, &page))
+        return NULL;
+    struct block_source source = {.gpa = page_gpa | (linear & 4095), .page = page.host};
+    return block_build(&vcpu->cache, &vcpu->decoder, X86_CODE64, &source, &block) == 0 ? block : NULL;
+}
+
+/* The arithmetic flags that are live at a linear address, where the trace may go. Out of a loop, it pays to decode what
+ * is there. */
 static uint32_t live_at(struct compiler *c, uint64_t linear)
 {
     struct block *block = block_at(c, linear);
+    if (!block && c->loop)
+        block = decode_ahead(c, linear);
     if (!block)
         return X86_FLAGS_ARITH;
     if (!block->live_known) {

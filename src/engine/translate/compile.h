@@ -42,9 +42,9 @@ struct window {
     bool write;
 };
 struct window_access {
-    uint8_t base;
-    int32_t disp;   /* from the register's value at the time */
-    int32_t at;     /* from the unknown value that the register had or came from */
+    uint8_t base, index, scale; /* registers, or EMIT_NONE; the scale as its logarithm */
+    int32_t disp;   /* from the registers' values at the time */
+    int32_t at;     /* from the unknown values that the registers had or came from */
 };
 
 struct compiler {
@@ -55,6 +55,7 @@ struct compiler {
     uint64_t linear;
     unsigned parts, insns, depends; /* depends: blocks looked at only, after `parts` in part[] */
     bool full;
+    bool loop; /* the trace jumps back to its start */
     unsigned slows, windows;
     unsigned in_r10; /* the window whose host address R10 holds, or WINDOWS */
     struct part part[TRACE_PARTS];

@@ -1,22 +1,30 @@
-/* window.c - accesses off the same register that share one look-up.
+/* window.c - accesses off the same registers that share one look-up.
  *
  * Within a trace the value of a register is followed: it is unknown at first, moves by constants (PUSH, POP,
  * ADD, LEA), is copied (MOV RBP, RSP), and otherwise becomes another unknown. Accesses at constant distances
- * from one unknown make up a window when they lie close together: the first of them looks up the whole
- * range, leaves its host address in memory that is reached through GS, and the others need no look-up. */
+ * from one unknown, or from the sum of one and a multiple of another, make up a window when they lie close together:
+ * the first of them looks up the whole range, leaves its host address in memory that is reached through GS, and the
+ * others need no look-up. */
 #include "engine/translate/compile.h"
 
-#define RANGE_MAX 256 /* bytes: the longer, the likelier that a page ends in it */
+#define RANGE_MAX 512 /* bytes: the longer, the likelier that a page ends in it */
 #define GROUPS 32u
 #define DELTA_MAX (1 << 20)
+#define NOTHING UINT32_MAX
 
 struct value {
     unsigned unknown; /* a number for it */
     int32_t delta;    /* plus this */
 };
 
+struct sum {
+    unsigned base, index; /* unknowns, or NOTHING */
+    unsigned scale;
+};
+
 struct group {
-    unsigned unknown, count;
+    struct sum sum;
+    unsigned count;
     unsigned first; /* instruction */
     int32_t low, high;
     bool write;
@@ -147,32 +155,33 @@ static void follow_insn(struct follower *f, const struct native *n)
     }
 }
 
-/* The register and distance of the access that may share a look-up, or false. */
-static bool access_of(const struct native *n, unsigned *ret_base, int32_t *ret_disp, unsigned *ret_size, bool *ret_write)
+/* The registers and distance of the access that may share a look-up, or false. */
+static bool access_of(const struct native *n, struct window_access *ret_access, unsigned *ret_size, bool *ret_write)
 {
-    *ret_base = H_RSP;
+    *ret_access = (struct window_access){.base = H_RSP, .index = EMIT_NONE};
     *ret_size = 8;
     switch (n->kind) {
     case NATIVE_PUSH:
     case NATIVE_CALL:
     case NATIVE_CALL_INDIRECT:
-        *ret_disp = -8;
+        ret_access->disp = -8;
         *ret_write = true;
         return true;
     case NATIVE_POP:
     case NATIVE_RET:
-        *ret_disp = 0;
         *ret_write = false;
         return true;
     case NATIVE_MEMORY: {
         const ZydisDecodedOperandMem *mem = &n->memory->mem;
-        *ret_base = native_register(mem->base);
-        *ret_disp = (int32_t)mem->disp.value;
+        ret_access->base = (uint8_t)native_register(mem->base);
+        ret_access->index = (uint8_t)native_register(mem->index);
+        ret_access->scale = mem->scale ? (uint8_t)__builtin_ctz(mem->scale) : 0;
+        ret_access->disp = (int32_t)mem->disp.value;
         *ret_size = n->size;
         *ret_write = n->write;
         return mem->base != ZYDIS_REGISTER_RIP && mem->base != ZYDIS_REGISTER_NONE &&
-               mem->index == ZYDIS_REGISTER_NONE && mem->segment != ZYDIS_REGISTER_FS &&
-               mem->segment != ZYDIS_REGISTER_GS && *ret_disp > -DELTA_MAX && *ret_disp < DELTA_MAX;
+               mem->segment != ZYDIS_REGISTER_FS && mem->segment != ZYDIS_REGISTER_GS &&
+               mem->disp.value > -DELTA_MAX && mem->disp.value < DELTA_MAX;
     }
     default:
         return false;
@@ -180,12 +189,13 @@ static bool access_of(const struct native *n, unsigned *ret_base, int32_t *ret_d
 }
 
 /* The group that the access belongs to, a new one if need be, or GROUPS. */
-static unsigned group_for(struct follower *f, unsigned insn, unsigned unknown, int32_t low, int32_t high, bool write)
+static unsigned group_for(struct follower *f, unsigned insn, struct sum sum, int32_t low, int32_t high, bool write)
 {
     for (unsigned i = 0; i < f->groups; i++) {
         struct group *group = &f->group[i];
         int32_t new_low = low < group->low ? low : group->low, new_high = high > group->high ? high : group->high;
-        if (group->unknown != unknown || new_high - new_low > RANGE_MAX)
+        if (group->sum.base != sum.base || group->sum.index != sum.index || group->sum.scale != sum.scale ||
+            new_high - new_low > RANGE_MAX)
             continue;
         group->low = new_low;
         group->high = new_high;
@@ -196,8 +206,21 @@ static unsigned group_for(struct follower *f, unsigned insn, unsigned unknown, i
     if (f->groups == GROUPS)
         return GROUPS;
     f->group[f->groups] =
-        (struct group){.unknown = unknown, .count = 1, .first = insn, .low = low, .high = high, .write = write};
+        (struct group){.sum = sum, .count = 1, .first = insn, .low = low, .high = high, .write = write};
     return f->groups++;
+}
+
+/* What the access is at a constant distance from. */
+static struct sum sum_of(const struct follower *f, const struct window_access *access, int32_t *ret_at)
+{
+    struct sum sum = {.base = f->reg[access->base].unknown, .index = NOTHING};
+    *ret_at = f->reg[access->base].delta + access->disp;
+    if (access->index == EMIT_NONE)
+        return sum;
+    sum.index = f->reg[access->index].unknown;
+    sum.scale = access->scale;
+    *ret_at += f->reg[access->index].delta * (1 << access->scale);
+    return sum;
 }
 
 void find_windows(struct compiler *c)
@@ -207,15 +230,14 @@ void find_windows(struct compiler *c)
     for (unsigned i = 0; i < 16; i++)
         make_unknown(f, i);
     for (unsigned i = 0; i < c->insns; i++) {
-        unsigned base, size;
-        int32_t disp;
+        struct window_access *access = &c->access[i];
+        unsigned size;
         bool write;
         f->group_of[i] = GROUPS;
         c->window_of[i] = WINDOWS;
-        if (access_of(&c->native[i], &base, &disp, &size, &write)) {
-            int32_t low = f->reg[base].delta + disp;
-            f->group_of[i] = (uint8_t)group_for(f, i, f->reg[base].unknown, low, low + (int32_t)size, write);
-            c->access[i] = (struct window_access){.base = (uint8_t)base, .disp = disp, .at = low};
+        if (access_of(&c->native[i], access, &size, &write)) {
+            struct sum sum = sum_of(f, access, &access->at);
+            f->group_of[i] = (uint8_t)group_for(f, i, sum, access->at, access->at + (int32_t)size, write);
         }
         follow_insn(f, &c->native[i]);
     }
@@ -240,14 +262,18 @@ unsigned emit_window(struct compiler *c, unsigned insn, unsigned address)
     const struct window *window = &c->window[number];
     const struct window_access *access = &c->access[insn];
     if (window->first == insn) {
-        unsigned base = access->base;
-        /* The register has moved to where this access is `disp` away. */
+        unsigned base = access->base, index = access->index;
+        /* The registers have moved to where this access is `disp` away. */
         int32_t disp = access->disp + (window->low - access->at);
+        if (index == H_R10 || index == H_R11) {
+            emit_load(e, H_R11, GS_REG(index));
+            index = H_R11;
+        }
         if (base == H_R10 || base == H_R11) {
             emit_load(e, H_R10, GS_REG(base));
             base = H_R10;
         }
-        emit_lea(e, H_R10, base, EMIT_NONE, 0, disp);
+        emit_lea(e, H_R10, base, index, access->scale, disp);
         emit_look_up(c, insn, window->size, window->write)->window = true;
         emit_store(e, H_R10, GS(window) + 8 * number);
         if (address != H_R10)
