@@ -3,6 +3,7 @@
 #define VENEER_HOST_STORE_PRIVATE_H
 
 #include <sqlite3.h>
+#include <stddef.h>
 
 #include "host/store.h"
 
