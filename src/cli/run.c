@@ -8,6 +8,7 @@
 #include "cli/command.h"
 #include "cli/console.h"
 #include "cli/option.h"
+#include "cli/share.h"
 #include "cli/terminal.h"
 #include "machine/machine.h"
 
@@ -121,6 +122,11 @@ static int parse_debug_exit(void *config, const char *value, struct error *error
     return r;
 }
 
+static int parse_share(void *config, const char *value, struct error *error)
+{
+    return share_parse(value, &((struct run_config *)config)->machine, error);
+}
+
 static int parse_stats(void *config, const char *value, struct error *error)
 {
     (void)value, (void)error;
@@ -146,6 +152,9 @@ static const struct option_spec options[] = {
      "the guest's serial console: " CONSOLE_FORM " (default: stdio)\n"
      "unix: listens there for one client at a time; file: output only",
      parse_console},
+    {"share", SHARE_FORM,
+     "give the guest a folder of the host, read-only with :ro; it mounts it by\n"
+     "mount -t virtiofs TAG FOLDER; may be given more than once", parse_share},
     {"debug-exit", "PORT", "end the machine with the status that the guest writes to this port", parse_debug_exit},
     {"stats", NULL, "print what the engine did when the machine has ended", parse_stats},
     {NULL, NULL, NULL, NULL}};

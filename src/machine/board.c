@@ -218,6 +218,8 @@ int board_create(struct machine *machine, struct error *error)
         status = add_debug_exit(machine, error);
     if (status == 0)
         status = board_virtio_create(machine, error);
+    if (status == 0)
+        status = board_share_create(machine, error);
     return status;
 }
 

@@ -33,6 +33,15 @@ enum machine_end {
     MACHINE_END_DEBUG_EXIT = 256  /* the guest wrote the debug-exit port; the status is in machine_result */
 };
 
+/* A folder of the host that the guest may mount: virtio-fs. */
+struct machine_share {
+    const char *folder;
+    const char *tag; /* what the guest mounts; see virtio_fs_check_tag */
+    bool read_only;
+};
+#define MACHINE_SHARES_MAX 8u
+#define MACHINE_SHARE_ID "share-" /* and the tag: the device's name for machine_unplug */
+
 struct machine_config {
     const char *kernel;      /* paths; kernel is required */
     const char *initrd;      /* or NULL */
@@ -45,6 +54,8 @@ struct machine_config {
     enum x86_cpu_model cpu_model;
     int debug_exit_port;     /* -1: none */
     bool virtio_packed;      /* virtio devices offer packed rings */
+    struct machine_share share[MACHINE_SHARES_MAX];
+    unsigned shares;
     /* What the guest writes to its first serial port; on a machine thread, with no lock held, and it may block: the
      * guest is held up when it prints much more. machine_run returns after the last call. May be NULL. */
     void (*console_write)(void *owner, const void *bytes, size_t length);
@@ -78,6 +89,9 @@ struct machine_unplug {
  * already). The device stays in use until the guest agrees; after a time-out or refusal it may be asked again, and
  * still goes if the guest agrees late. Any thread. */
 int machine_unplug(struct machine *machine, const char *id, const struct machine_unplug *request, struct error *error);
+/* Plugs a share in, under the name MACHINE_SHARE_ID and its tag. Any thread. Returns 0 or a negative errno (-EEXIST: there is one of
+ * this tag) with a sentence. */
+int machine_add_share(struct machine *machine, const struct machine_share *share, struct error *error);
 /* Presses the ACPI power button: a guest that listens shuts itself down. Any thread. */
 void machine_power_button(struct machine *machine);
 /* Offers typed bytes to the first serial port; returns how many it took. */

@@ -93,6 +93,7 @@ struct machine {
     pthread_cond_t plug_gone;
     bool started;       /* the guest may run; under `lock` */
     struct board_virtio *virtio; /* under `lock`; see board_virtio.c */
+    unsigned shares_made;        /* under `lock` */
     struct io_thread *slow_io;   /* serves the devices that move little */
 
     struct vcpu vcpu[MACHINE_VCPUS_MAX];
@@ -122,6 +123,9 @@ void board_virtio_resume(struct machine *machine);
 void board_virtio_pause(struct machine *machine);
 /* Ends the shared thread, when the devices are destroyed. */
 void board_virtio_destroy(struct machine *machine);
+
+/* board_share.c: the shares that the config asks for. */
+int board_share_create(struct machine *machine, struct error *error);
 
 /* board_clock.c: a clock over machine->loop_clock whose timers take the board's lock. */
 struct clock board_clock(struct machine *machine);

@@ -134,6 +134,7 @@ static void cursor_peek(const struct cursor *cursor, uint8_t *ret_bytes, size_t 
         ret_bytes += here;
         length -= here;
     }
+    __asm__ volatile("" ::: "memory"); /* the guest may change it now: the compiler must not read it again */
 }
 
 /* Copies to where the cursor is and moves it on. */

@@ -47,12 +47,25 @@ expect 2 "option '--console': 'file:' lacks the path" run --console file:
 expect 2 "option '--console': 'unix:$(printf %0200d 0)' has a path too long" run --console "unix:$(printf %0200d 0)"
 expect 2 "option '--debug-exit': '65536' is out of range" run --debug-exit 65536
 expect 2 "option '--stats' takes no value, but was given 'yes'" run --stats=yes
+expect 2 "option '--share': '$dir' lacks a tag; give HOST:TAG[:ro]" run --share "$dir"
+expect 2 "option '--share': '/tmp:ro' lacks a tag" run --share /tmp:ro
+expect 2 "option '--share': ':data' lacks the folder" run --share :data
+expect 2 "the tag is empty; give HOST:TAG[:ro]" run --share "$dir:"
+expect 2 "has a tag of 37 bytes; at most 36 are possible" run --share "$dir:$(printf %037d 0)"
+expect 2 "a tag has neither spaces nor control characters" run --share "$dir:my files"
+expect 2 "has the tag of another share" run --share "$dir:data" --share /tmp:data:ro
+expect 2 "is one too many; at most 8 folders can be shared" run $(for i in 1 2 3 4 5 6 7 8 9; do echo "--share /tmp:t$i"; done)
+expect 2 "" run --share "/$(printf %05000d 0):t"
 expect 2 "'extra': this command takes options only" run --kernel x extra
 expect 2 "'all': this command takes no operand" engines all
 expect 1 "$dir/none" run --engine interpret --kernel "$dir/none"
 expect 1 "$dir/random" run --engine interpret --kernel "$dir/random"
 expect 1 "$dir/empty" run --engine interpret --kernel "$dir/empty"
 expect 1 "$dir" run --engine interpret --kernel "$dir"
+expect 1 "share 'data': folder '$dir/none': No such file or directory" run --engine interpret --kernel "$dir/random" --share "$dir/none:data"
+expect 1 "share 'data': folder '$dir/empty': Not a directory" run --engine interpret --kernel "$dir/random" --share "$dir/empty:data:ro"
+expect 1 "share 'b': folder '$dir/x:y/': No such file or directory" run --engine interpret --kernel "$dir/random" --share "$dir/x:y/:b"
+expect 1 "share 'z': folder '/proc': /proc cannot be shared" run --engine interpret --kernel "$dir/random" --share /proc:z
 expect 1 "console file '$dir/none/x'" run --engine interpret --kernel "$dir/random" --console "file:$dir/none/x"
 expect 1 "console socket '$dir/random'" run --engine interpret --kernel "$dir/random" --console "unix:$dir/random"
 expect 0 '' --help
