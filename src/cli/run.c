@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/console.h"
+#include "cli/disk.h"
 #include "cli/option.h"
 #include "cli/share.h"
 #include "cli/terminal.h"
@@ -18,6 +19,8 @@ struct run_config {
     struct machine_config machine;
     const char *console;
     bool stats;
+    struct machine_disk disk[MACHINE_DISKS_MAX];
+    char disk_id[MACHINE_DISKS_MAX][8]; /* "disk0" ... */
 };
 
 static int parse_kernel(void *config, const char *value, struct error *error)
@@ -113,6 +116,30 @@ static int parse_console(void *config, const char *value, struct error *error)
     return console_check(value, error);
 }
 
+static int parse_disk(void *config, const char *value, struct error *error)
+{
+    struct run_config *run = config;
+    unsigned n = run->machine.disks;
+    if (n == MACHINE_DISKS_MAX)
+        return error_set(error, EINVAL, "is one disk too many; a machine has at most %u", MACHINE_DISKS_MAX);
+    int r = disk_parse(value, &run->disk[n], error);
+    if (r < 0)
+        return r;
+    snprintf(run->disk_id[n], sizeof run->disk_id[n], "disk%u", n);
+    run->disk[n].id = run->disk_id[n];
+    run->machine.disks++;
+    return 0;
+}
+
+static int parse_rings(void *config, const char *value, struct error *error)
+{
+    struct machine_config *machine = &((struct run_config *)config)->machine;
+    if (strcmp(value, "split") != 0 && strcmp(value, "packed") != 0)
+        return error_set(error, EINVAL, "is no form of virtio's rings; give split or packed");
+    machine->virtio_packed = value[0] == 'p';
+    return 0;
+}
+
 static int parse_debug_exit(void *config, const char *value, struct error *error)
 {
     uint64_t port;
@@ -155,6 +182,12 @@ static const struct option_spec options[] = {
     {"share", SHARE_FORM,
      "give the guest a folder of the host, read-only with :ro; it mounts it by\n"
      "mount -t virtiofs TAG FOLDER; may be given more than once", parse_share},
+    {"disk", DISK_FORM,
+     "a disk: a raw or qcow2 image, or a block device; may be repeated (/dev/vda, /dev/vdb ...)\n"
+     "ro: the guest cannot write; direct: past the host's page cache; iops, bps: at most so many requests and\n"
+     "bytes a second; queues: at most 16 (default: one a CPU, up to 4); a comma in FILE is written twice",
+     parse_disk},
+    {"virtio-rings", "FORM", "split or packed rings for virtio devices (default: split)", parse_rings},
     {"debug-exit", "PORT", "end the machine with the status that the guest writes to this port", parse_debug_exit},
     {"stats", NULL, "print what the engine did when the machine has ended", parse_stats},
     {NULL, NULL, NULL, NULL}};
@@ -232,6 +265,26 @@ static int run_machine(struct run_config *config, struct console *console)
     return result.status;
 }
 
+/* Returns the exit status. */
+static int run_with(struct run_config *config)
+{
+    struct error error;
+    char note[256] = "";
+    if (!config->machine.engine)
+        config->machine.engine = engine_choose(note, sizeof note);
+    if (config->machine.engine->probe(&error) < 0) {
+        log_error("engine %s: %s", config->machine.engine->name, error.text);
+        return MACHINE_END_FAILED;
+    }
+    announce(config, note);
+    struct console *console;
+    if (console_open(config->console, &console, &error) < 0) {
+        log_error("%s", error.text);
+        return MACHINE_END_FAILED;
+    }
+    return run_machine(config, console);
+}
+
 static int run_run(int argc, char **argv)
 {
     struct run_config config = {
@@ -239,34 +292,24 @@ static int run_run(int argc, char **argv)
         .console = "stdio",
     };
     struct error error;
-    int rest;
+    int rest, status = 0;
+    config.machine.disk = config.disk;
     int r = option_parse(options, argc, argv, &config, &rest, &error);
-    if (r > 0) {
-        help();
-        return 0;
-    }
     if (r == 0 && rest < argc)
         r = error_set(&error, EINVAL, "'%s': this command takes options only", argv[rest]);
     if (r == 0 && !config.machine.kernel)
         r = error_set(&error, EINVAL, "run needs --kernel FILE; 'veneer run --help' tells more");
-    if (r < 0) {
+    if (r > 0) {
+        help();
+    } else if (r < 0) {
         log_error("%s", error.text);
-        return STATUS_USAGE;
+        status = STATUS_USAGE;
+    } else {
+        status = run_with(&config);
     }
-    char note[256] = "";
-    if (!config.machine.engine)
-        config.machine.engine = engine_choose(note, sizeof note);
-    if (config.machine.engine->probe(&error) < 0) {
-        log_error("engine %s: %s", config.machine.engine->name, error.text);
-        return MACHINE_END_FAILED;
-    }
-    announce(&config, note);
-    struct console *console;
-    if (console_open(config.console, &console, &error) < 0) {
-        log_error("%s", error.text);
-        return MACHINE_END_FAILED;
-    }
-    return run_machine(&config, console);
+    for (unsigned i = 0; i < config.machine.disks; i++)
+        disk_free(&config.disk[i]);
+    return status;
 }
 
 const struct command command_run = {"run", "boot a kernel in a virtual machine", run_run};

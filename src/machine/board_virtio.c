@@ -7,6 +7,7 @@
 #include "machine/board_virtio.h"
 
 #include <errno.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,18 +17,28 @@
 #include "machine/machine_private.h"
 #include "machine/plug.h"
 
-/* A thread that serves queues. */
+/* A thread that serves queues, from io_thread_go on. */
 struct io_thread {
     struct loop *loop;
     pthread_t thread;
+    sem_t go;
+    bool gone; /* it was told to */
 };
 
-/* A device on the board. The list is changed under the board's lock, and shrinks only on the machine's own thread. */
+/* A device on the board. The list is changed under the board's lock. */
 struct board_virtio {
     struct board_virtio *next;
     struct machine *machine;
+    char id[PLUG_ID];
     struct virtio_device *virtio;
-    struct io_thread *io; /* its own, or NULL */
+    struct device *device;
+    struct virtio_device *(*make)(struct machine *machine, const struct virtio_env *env, const void *config, void **ret_owned,
+                                  struct error *error);
+    struct io_thread *io, *own_io; /* that serves it; the same, or NULL when it is shared */
+    void (*release)(void *owned);
+    void *owned;
+    void (*gone)(void *context); /* whom to tell that it is out of use */
+    void *gone_context;
 };
 
 /* ---- threads ---- */
@@ -46,11 +57,14 @@ static void unlock_board(void *owner)
 
 static void *serve(void *context)
 {
-    loop_run(context);
+    struct io_thread *io = context;
+    while (sem_wait(&io->go) < 0)
+        ; /* interrupted */
+    loop_run(io->loop);
     return NULL;
 }
 
-/* NULL and an error when there is no thread to be had. */
+/* Until io_thread_go the loop is the caller's. NULL and an error when there is no thread to be had. */
 static struct io_thread *io_thread_new(struct error *error)
 {
     struct io_thread *io = calloc(1, sizeof *io);
@@ -62,9 +76,11 @@ static struct io_thread *io_thread_new(struct error *error)
         free(io);
         return NULL;
     }
-    int code = pthread_create(&io->thread, NULL, serve, io->loop);
+    sem_init(&io->go, 0, 0);
+    int code = pthread_create(&io->thread, NULL, serve, io);
     if (code) {
         error_set(error, code, "starting an I/O thread: %s", strerror(code));
+        sem_destroy(&io->go);
         loop_free(io->loop);
         free(io);
         return NULL;
@@ -72,101 +88,203 @@ static struct io_thread *io_thread_new(struct error *error)
     return io;
 }
 
+static void io_thread_go(struct io_thread *io)
+{
+    if (io && !io->gone)
+        sem_post(&io->go);
+    if (io)
+        io->gone = true;
+}
+
+/* The loop stays, and is the caller's again. */
+static void io_thread_stop(struct io_thread *io)
+{
+    if (!io)
+        return;
+    io_thread_go(io);
+    loop_stop(io->loop);
+    pthread_join(io->thread, NULL);
+}
+
 static void io_thread_free(struct io_thread *io)
 {
     if (!io)
         return;
-    loop_stop(io->loop);
-    pthread_join(io->thread, NULL);
+    sem_destroy(&io->go);
     loop_free(io->loop);
     free(io);
 }
 
 /* ---- devices ---- */
 
-/* The device is destroyed. */
-static void released(void *owner)
+/* The virtio device is destroyed, or was never made. */
+static void board_free(struct board_virtio *board)
 {
-    struct board_virtio *board = owner;
-    struct machine *machine = board->machine;
-    pthread_mutex_lock(&machine->lock);
-    struct board_virtio **at = &machine->virtio;
-    while (*at != board)
-        at = &(*at)->next;
-    *at = board->next;
-    pthread_mutex_unlock(&machine->lock);
-    io_thread_free(board->io);
+    io_thread_stop(board->own_io);
+    if (board->release && board->virtio)
+        board->release(board->owned);
+    io_thread_free(board->own_io);
     free(board);
 }
 
-/* Takes board and virtio over. */
-static int plug(struct machine *machine, struct board_virtio *board, struct virtio_device *virtio, const char *id,
-                unsigned instance, struct error *error)
+static void released(void *owner)
 {
-    struct device *device;
-    int status = virtio_pci_new(virtio, instance, &device, error);
-    if (status < 0) {
-        io_thread_free(board->io);
-        free(board);
-        return status;
-    }
-    board->virtio = virtio;
+    board_free(owner);
+}
+
+static void unlink_board(struct board_virtio *board)
+{
+    struct board_virtio **at = &board->machine->virtio;
+    while (*at && *at != board)
+        at = &(*at)->next;
+    if (*at)
+        *at = board->next;
+}
+
+static void tell_gone(void *context)
+{
+    struct board_virtio *board = context;
+    board->gone(board->gone_context);
+}
+
+/* On the I/O thread. What board_virtio_call posted before the device left the list comes first. */
+static void io_gone(void *context)
+{
+    struct board_virtio *board = context;
+    if (loop_post(board->io->loop, tell_gone, board) < 0)
+        tell_gone(board);
+}
+
+static void detach(struct device *device, void (*gone)(void *context), void *context)
+{
+    struct virtio_device *virtio = virtio_pci_virtio(device);
+    struct machine *machine = virtio->env.owner;
+    struct board_virtio *board = machine->virtio;
+    while (board->virtio != virtio)
+        board = board->next;
+    unlink_board(board);
+    board->gone = gone;
+    board->gone_context = context;
+    virtio_pci_unplug(device, io_gone, board);
+}
+
+/* Puts what is made on the bus. The list has it first, since the guest may eject it at once. */
+static int plug(struct board_virtio *board, struct error *error)
+{
+    struct machine *machine = board->machine;
     pthread_mutex_lock(&machine->lock);
     board->next = machine->virtio;
     machine->virtio = board;
     bool running = machine->started;
     pthread_mutex_unlock(&machine->lock);
-    struct plug_config config = {.id = id, .device = device, .function = virtio_pci_function(device),
-                                 .detach = virtio_pci_unplug, .released = released, .owner = board};
-    status = plug_add(machine, &config, error);
-    if (status < 0) {
-        device->ops->destroy(device);
-        released(board);
-        return status;
-    }
     if (running)
-        virtio_resume(virtio);
-    return 0;
+        virtio_resume(board->virtio);
+    struct plug_config config = {.id = board->id, .device = board->device, .function = virtio_pci_function(board->device),
+                                 .detach = detach, .released = released, .owner = board};
+    int status = plug_add(machine, &config, error);
+    if (status < 0) {
+        pthread_mutex_lock(&machine->lock);
+        unlink_board(board);
+        pthread_mutex_unlock(&machine->lock);
+        if (running)
+            virtio_pause(board->virtio);
+        board->device->ops->destroy(board->device);
+    }
+    return status;
 }
 
-int board_virtio_add(struct machine *machine, const struct board_virtio_kind *kind, const void *config, const char *id,
-                     unsigned instance, struct error *error)
+/* Fills in board->virtio and board->device, or leaves both NULL. */
+static int make(struct board_virtio *board, const struct board_virtio_config *config, struct error *error)
+{
+    struct machine *machine = board->machine;
+    struct virtio_env env = {.ram = &machine->ram, .loop = board->io->loop, .lock = lock_board, .unlock = unlock_board,
+                             .owner = machine, .packed = machine->config.virtio_packed};
+    board->virtio = config->make(machine, &env, config->config, &board->owned, error);
+    return board->virtio ? virtio_pci_new(board->virtio, config->instance, &board->device, error) : -EINVAL;
+}
+
+int board_virtio_add(struct machine *machine, const struct board_virtio_config *config, struct error *error)
 {
     struct board_virtio *board = calloc(1, sizeof *board);
     if (!board)
-        return error_set(error, ENOMEM, "no memory for device '%s'", id);
+        return error_set(error, ENOMEM, "no memory for device '%s'", config->id);
     board->machine = machine;
-    board->io = kind->own_thread ? io_thread_new(error) : NULL;
-    if (kind->own_thread && !board->io) {
-        free(board);
-        return -EAGAIN;
-    }
-    struct io_thread *io = board->io ? board->io : machine->slow_io;
-    struct virtio_env env = {.ram = &machine->ram, .loop = io->loop, .lock = lock_board, .unlock = unlock_board,
-                             .owner = machine, .packed = machine->config.virtio_packed};
-    struct virtio_device *virtio = kind->make(machine, &env, config, error);
-    if (!virtio) {
-        io_thread_free(board->io);
-        free(board);
-        return -EINVAL;
-    }
-    return plug(machine, board, virtio, id, instance, error);
+    snprintf(board->id, sizeof board->id, "%s", config->id);
+    board->make = config->make;
+    board->release = config->release;
+    board->own_io = config->own_thread ? io_thread_new(error) : NULL;
+    board->io = config->own_thread ? board->own_io : machine->slow_io;
+    int status = board->io ? make(board, config, error) : -ENOMEM;
+    io_thread_go(board->own_io);
+    if (status == 0)
+        status = plug(board, error);
+    if (status < 0)
+        board_free(board);
+    return status;
 }
 
-static struct virtio_device *make_rng(struct machine *machine, const struct virtio_env *env, const void *config,
-                                      struct error *error)
+/* ---- calls ---- */
+
+struct call {
+    struct board_virtio *board;
+    void (*work)(struct virtio_device *virtio, void *owned, void *context);
+    void *context;
+    sem_t done;
+};
+
+static void run_call(void *context)
 {
-    (void)machine, (void)config;
+    struct call *call = context;
+    call->work(call->board->virtio, call->board->owned, call->context);
+    sem_post(&call->done);
+}
+
+int board_virtio_call(struct machine *machine, const char *id,
+                      struct virtio_device *(*make_function)(struct machine *, const struct virtio_env *, const void *, void **,
+                                                             struct error *),
+                      void (*work)(struct virtio_device *virtio, void *owned, void *context), void *context,
+                      struct error *error)
+{
+    struct call call = {.work = work, .context = context};
+    pthread_mutex_lock(&machine->lock);
+    call.board = machine->virtio;
+    while (call.board && (call.board->make != make_function || strcmp(call.board->id, id) != 0))
+        call.board = call.board->next;
+    if (!call.board) {
+        pthread_mutex_unlock(&machine->lock);
+        return error_set(error, ENOENT, "the machine has no such device '%s'", id);
+    }
+    sem_init(&call.done, 0, 0);
+    int status = loop_post(call.board->io->loop, run_call, &call);
+    pthread_mutex_unlock(&machine->lock);
+    if (status < 0)
+        error_set(error, -status, "no memory for a message to device '%s'", id);
+    while (status == 0 && sem_wait(&call.done) < 0)
+        ; /* interrupted */
+    sem_destroy(&call.done);
+    return status;
+}
+
+/* ---- the board's ---- */
+
+static struct virtio_device *make_rng(struct machine *machine, const struct virtio_env *env, const void *config,
+                                      void **ret_owned, struct error *error)
+{
+    (void)machine, (void)config, (void)ret_owned;
     return virtio_rng_new(env, NULL, NULL, error);
 }
 
 int board_virtio_create(struct machine *machine, struct error *error)
 {
-    static const struct board_virtio_kind rng = {.make = make_rng};
+    static const struct board_virtio_config rng = {.id = "rng", .make = make_rng};
     machine->slow_io = io_thread_new(error);
     if (!machine->slow_io)
-        return -EAGAIN;
-    return board_virtio_add(machine, &rng, NULL, "rng", 0, error);
+        return -ENOMEM;
+    int status = board_virtio_add(machine, &rng, error);
+    if (status == 0)
+        status = board_disks_create(machine, error);
+    io_thread_go(machine->slow_io); /* after a failure too: what was made is taken off with its help */
+    return status;
 }
 
 /* The first of the list, which may grow while it is walked, at its head. */
@@ -192,6 +310,7 @@ void board_virtio_pause(struct machine *machine)
 
 void board_virtio_destroy(struct machine *machine)
 {
+    io_thread_stop(machine->slow_io);
     io_thread_free(machine->slow_io);
     machine->slow_io = NULL;
 }

@@ -41,6 +41,20 @@ struct machine_share {
 };
 #define MACHINE_SHARES_MAX 8u
 #define MACHINE_SHARE_ID "share-" /* and the tag: the device's name for machine_unplug */
+#define MACHINE_DISKS_MAX 26u /* /dev/vda to /dev/vdz */
+#define MACHINE_DISK_QUEUES_MAX 16u
+#define MACHINE_DISK_SERIAL 20u /* bytes at most */
+
+/* A disk of the guest; the strings need not outlive the call they are given to. */
+struct machine_disk {
+    const char *id;     /* its name for machine_unplug and machine_disk_resize */
+    const char *path, *format; /* the volume, and "raw", "qcow2" or NULL: see block/open.h */
+    bool readonly;
+    bool direct;        /* past the host's page cache */
+    uint64_t iops, bps; /* at most so many requests, bytes a second; 0: no bound */
+    const char *serial; /* what the guest sees as its serial number, or NULL */
+    unsigned queues;    /* 1 to MACHINE_DISK_QUEUES_MAX, or 0: as many as vCPUs, up to 4 */
+};
 
 struct machine_config {
     const char *kernel;      /* paths; kernel is required */
@@ -56,6 +70,8 @@ struct machine_config {
     bool virtio_packed;      /* virtio devices offer packed rings */
     struct machine_share share[MACHINE_SHARES_MAX];
     unsigned shares;
+    const struct machine_disk *disk; /* disks of them; until machine_create returns */
+    unsigned disks;
     /* What the guest writes to its first serial port; on a machine thread, with no lock held, and it may block: the
      * guest is held up when it prints much more. machine_run returns after the last call. May be NULL. */
     void (*console_write)(void *owner, const void *bytes, size_t length);
@@ -92,6 +108,11 @@ int machine_unplug(struct machine *machine, const char *id, const struct machine
 /* Plugs a share in, under the name MACHINE_SHARE_ID and its tag. Any thread. Returns 0 or a negative errno (-EEXIST: there is one of
  * this tag) with a sentence. */
 int machine_add_share(struct machine *machine, const struct machine_share *share, struct error *error);
+/* Adds a disk while the machine runs, or before. Returns 0 or a negative errno. Any thread. */
+int machine_disk_add(struct machine *machine, const struct machine_disk *disk, struct error *error);
+/* Changes the size (bytes, whole sectors) of a disk's volume and tells the guest. Returns 0, or a negative errno: -ENOENT when there
+ * is no such disk. Any thread but a disk's own; waits for the volume. */
+int machine_disk_resize(struct machine *machine, const char *id, uint64_t size, struct error *error);
 /* Presses the ACPI power button: a guest that listens shuts itself down. Any thread. */
 void machine_power_button(struct machine *machine);
 /* Offers typed bytes to the first serial port; returns how many it took. */

@@ -95,6 +95,7 @@ struct machine {
     struct board_virtio *virtio; /* under `lock`; see board_virtio.c */
     unsigned shares_made;        /* under `lock` */
     struct io_thread *slow_io;   /* serves the devices that move little */
+    _Atomic unsigned next_disk;  /* instance */
 
     struct vcpu vcpu[MACHINE_VCPUS_MAX];
 

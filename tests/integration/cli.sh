@@ -56,6 +56,17 @@ expect 2 "a tag has neither spaces nor control characters" run --share "$dir:my 
 expect 2 "has the tag of another share" run --share "$dir:data" --share /tmp:data:ro
 expect 2 "is one too many; at most 8 folders can be shared" run $(for i in 1 2 3 4 5 6 7 8 9; do echo "--share /tmp:t$i"; done)
 expect 2 "" run --share "/$(printf %05000d 0):t"
+expect 2 "option '--disk': '' names no file; give FILE[,ro]" run --disk ''
+expect 2 "option '--disk': 'x,rw' has the unknown part 'rw'; give FILE[,ro]" run --disk x,rw
+expect 2 "option '--disk': 'x,cache=no' has the unknown part 'cache='" run --disk x,cache=no
+expect 2 "option '--disk': 'x,format=vmdk' has the unknown format 'vmdk'; give raw or qcow2" run --disk x,format=vmdk
+expect 2 "option '--disk': 'x,iops=0' has 0 as iops, which" run --disk x,iops=0
+expect 2 "option '--disk': 'x,iops=-4' has a bad iops: is not a number" run --disk x,iops=-4
+expect 2 "option '--disk': 'x,bps=9Q' has a bad bps: has an unknown unit" run --disk x,bps=9Q
+expect 2 "option '--disk': 'x,queues=17' has bad queues: is out of range" run --disk x,queues=17
+expect 2 "option '--disk': 'x,serial=123456789012345678901' has a serial number of more than 20 bytes" run --disk x,serial=123456789012345678901
+expect 2 "option '--virtio-rings': 'round' is no form of virtio's rings; give split or packed" run --virtio-rings round
+expect 1 "$dir/no,ne" run --engine interpret --kernel "$dir/random" --disk "$dir/no,,ne"
 expect 2 "'extra': this command takes options only" run --kernel x extra
 expect 2 "'all': this command takes no operand" engines all
 expect 1 "$dir/none" run --engine interpret --kernel "$dir/none"

@@ -264,6 +264,14 @@ static void serve_control(struct virtio_device *device, unsigned bits)
         pause_device(device);
 }
 
+static void notify_now(struct virtio_device *device)
+{
+    uint64_t left = device->io->notify;
+    device->io->notify = 0;
+    for (; left; left &= left - 1)
+        virtqueue_notify(device->queue[__builtin_ctzll(left)]);
+}
+
 static void serve(void *context)
 {
     struct virtio_device *device = context;
@@ -274,12 +282,14 @@ static void serve(void *context)
         device->transport->ops->gone(device->transport);
         return;
     }
+    notify_now(device);
     if (bits)
         serve_control(device, bits);
     if (device->queues < 64)
         kicked &= (UINT64_C(1) << device->queues) - 1;
     for (; kicked && !idle(io); kicked &= kicked - 1)
         turn(device, (unsigned)__builtin_ctzll(kicked));
+    notify_now(device);
     settle(device);
 }
 

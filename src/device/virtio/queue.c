@@ -299,6 +299,14 @@ void virtqueue_notify(struct virtqueue *queue)
         transport->ops->interrupt(transport, queue->index);
 }
 
+void virtqueue_notify_later(struct virtqueue *queue)
+{
+    struct virtio_io *io = queue->device->io;
+    if (!io->notify)
+        loop_signal_raise(io->signal);
+    io->notify |= UINT64_C(1) << queue->index;
+}
+
 void virtqueue_store16(struct virtqueue *queue, uint8_t *area_host, uint64_t gpa, unsigned offset, uint16_t value)
 {
     __atomic_store_n((uint16_t *)(void *)(area_host + offset), value, __ATOMIC_RELEASE);

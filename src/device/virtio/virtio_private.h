@@ -114,6 +114,7 @@ struct virtio_io {
 
     /* The I/O thread's. */
     uint64_t waiting;          /* queues whose last pop gave NULL */
+    uint64_t notify;           /* queues that virtqueue_notify_later was called for */
     bool started, stopping, paused;
     unsigned in_flight;
     struct loop_poller poller;

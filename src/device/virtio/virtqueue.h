@@ -64,6 +64,8 @@ void virtqueue_unpop(struct virtqueue *queue, struct virtqueue_element *element)
 
 /* Interrupts the driver, if it wants to know of what was pushed since the last call. Once per batch. */
 void virtqueue_notify(struct virtqueue *queue);
+/* The same, when the callbacks that the loop runs now have ended: for completions that come one by one in a burst. */
+void virtqueue_notify_later(struct virtqueue *queue);
 
 /* True when virtqueue_pop would probably give an element. */
 bool virtqueue_available(struct virtqueue *queue);
