@@ -58,7 +58,8 @@ void block_submit(struct block *block, struct block_request *request)
     int status = check(block, request->op, request->flags, request->offset, request->length);
     if (status == 0)
         status = check_buffers(block, request);
-    if (status < 0) {
+    bool hint = request->op == BLOCK_DISCARD && !block->limits.can_discard; /* not taken */
+    if (status < 0 || hint) {
         request->done = (uint64_t)-status;
         request->next = block->refused;
         block->refused = request;
@@ -89,6 +90,8 @@ void block_complete(struct block_request *request, int status)
 int block_transfer(struct block *block, enum block_op op, unsigned flags, uint64_t offset, void *bytes, uint64_t length)
 {
     int status = check(block, op, flags, offset, length);
+    if (status == 0 && op == BLOCK_DISCARD && !block->limits.can_discard)
+        return 0;
     return status < 0 ? status : block->ops->transfer(block, op, flags, offset, bytes, length);
 }
 

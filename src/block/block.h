@@ -57,6 +57,7 @@ struct block_limits {
     uint64_t max_transfer;        /* bytes in one read or write */
     uint64_t discard_granularity; /* bytes; smaller or unaligned parts of a discard may be ignored */
     bool readonly;
+    bool growable;                /* block_resize can make it larger: not a device */
     bool can_discard;             /* otherwise a discard completes and does nothing */
 };
 
@@ -84,7 +85,7 @@ struct block {
     const struct block_ops *ops;
     struct block_limits limits;
     unsigned in_flight; /* submitted here and not complete */
-    struct block_request *refused; /* by the contract; completed by the next kick */
+    struct block_request *refused; /* by block_submit; completed by the next kick */
 };
 
 /* Submits one request. Nothing need happen before block_kick. A request that breaks the contract (outside

@@ -5,7 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "block/qcow2.h"
 #include "block/raw.h"
+#include "block/throttle.h"
 
 const char *block_probe(const char *path, struct error *error)
 {
@@ -23,12 +25,41 @@ const char *block_probe(const char *path, struct error *error)
     return n == (ssize_t)sizeof magic && memcmp(magic, qcow2, sizeof magic) == 0 ? "qcow2" : "raw";
 }
 
+/* The bounds of the options, around what was opened. */
+static int add_filters(const struct block_options *options, struct loop *loop, struct block **block, struct error *error)
+{
+    if (options->ignore_discard)
+        (*block)->limits.can_discard = false;
+    if (!options->iops && !options->bps)
+        return 0;
+    struct clock clock = options->clock ? *options->clock : (struct clock){0};
+    if (!options->clock && !loop)
+        return error_set(error, EINVAL, "%s: bounds on its rate need a clock", options->path);
+    if (!options->clock)
+        clock = loop_clock(loop);
+    int status = throttle_new(*block, &clock, options->iops, options->bps, block);
+    return status < 0 ? error_set(error, -status, "opening %s: no memory", options->path) : 0;
+}
+
 int block_open(const struct block_options *options, struct loop *loop, struct block **ret_block, struct error *error)
 {
+    struct block *block = NULL;
     const char *format = options->format ? options->format : block_probe(options->path, error);
     if (!format)
         return -EIO;
-    if (strcmp(format, "raw") == 0)
-        return raw_open(options, loop, ret_block, error);
-    return error_set(error, ENOTSUP, "%s: the format '%s' is not known; known are raw and qcow2", options->path, format);
+    bool qcow2 = strcmp(format, "qcow2") == 0;
+    if (!qcow2 && strcmp(format, "raw") != 0)
+        return error_set(error, ENOTSUP, "%s: the format '%s' is not known; known are raw and qcow2", options->path, format);
+    int status = raw_open(options, loop, &block, error);
+    if (status == 0 && qcow2)
+        status = qcow2_open(options, block, loop, &block, error);
+    if (status < 0)
+        return status;
+    status = add_filters(options, loop, &block, error);
+    if (status < 0) {
+        block_close(block);
+        return status;
+    }
+    *ret_block = block;
+    return 0;
 }

@@ -13,6 +13,7 @@ struct block_options {
     bool unlocked;        /* for reading the description of an image in use */
     uint64_t iops;        /* at most so many reads and writes a second; 0: no bound */
     uint64_t bps;         /* at most so many bytes a second; 0: no bound */
+    unsigned depth;       /* in a chain of backing files; 0 for the volume itself */
     const struct clock *clock; /* for the bounds; NULL: the loop's */
 };
 

@@ -164,8 +164,12 @@ static void raw_close(struct block *block)
     struct raw *raw = raw_of(block);
     raw_ring_close(raw);
     pool_free(raw->pool);
-    if (raw->fd >= 0)
+    if (raw->fd >= 0) {
+        /* The kernel takes the ring apart, and lets go of the file, only later; the lock must not last so long. */
+        struct flock whole = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+        fcntl(raw->fd, F_OFD_SETLK, &whole);
         close(raw->fd);
+    }
     free(raw);
 }
 
@@ -213,6 +217,7 @@ static int read_limits(struct raw *raw, const char *path, struct error *error)
         .max_iov = IOV_MAX,
         .max_transfer = 1u << 30,
         .discard_granularity = raw->device ? sector : 4096,
+        .growable = !raw->device,
         .can_discard = true,
     };
     return 0;

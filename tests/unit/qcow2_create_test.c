@@ -54,6 +54,7 @@ static void on_backing(const char *path)
 
 int main(void)
 {
+    volume_in_memory();
     char path[64];
     volume_file(path, 0);
     unlink(path);
