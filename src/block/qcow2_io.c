@@ -1,9 +1,8 @@
 /* qcow2_io.c - requests on an image: cut into parts, started, completed. */
-#include <assert.h>
+#include "block/qcow2_io.h"
+
 #include <errno.h>
 #include <stdlib.h>
-
-#include "block/qcow2_io.h"
 
 #define DIRTY_MOST 512 /* pages: the write that reaches it waits for a writeback */
 
