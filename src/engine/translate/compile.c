@@ -135,6 +135,7 @@ static void emit_insn(struct compiler *c, const struct native *n, unsigned insn,
     case NATIVE_SWITCH: emit_switch(c, n, insn, next); break;
     case NATIVE_PUSHF: emit_pushf_insn(c, insn); break;
     case NATIVE_POPF: emit_popf_insn(c, insn); break;
+    case NATIVE_CPUID: emit_cpuid(c, insn); break;
     default:
         add_slow(c, emit_jmp(e), SITE_INTERPRET, insn)->resume_next = true;
     }
@@ -169,11 +170,24 @@ static bool target_is_canonical(const struct native *n, uint64_t next)
     return x86_canonical(next) && x86_canonical(next + (uint64_t)n->operand[0].imm.value.s);
 }
 
+/* LOCK may be left out: of what else reads and writes memory, devices only store, and interrupts come between
+ * instructions. A locked access to the stack is how compilers write a fence towards devices, and the kernel's code may
+ * mean any of its own as one: those keep it (docs/translate.md). */
+static bool may_unlock(const struct compiler *c, const struct native *n)
+{
+    if (!(n->insn.attributes & ZYDIS_ATTRIB_HAS_LOCK) || n->kind != NATIVE_MEMORY || c->context != X86_TLB_USER ||
+        c->t->soft.vm->config.vcpus != 1 || n->insn.mnemonic == ZYDIS_MNEMONIC_XCHG)
+        return false;
+    unsigned base = native_register(n->memory->mem.base);
+    return base != H_RSP && base != H_RBP;
+}
+
 static void classify(const struct compiler *c, const struct x86_insn *insn, struct native *ret_native)
 {
     native_classify(&c->t->soft.decoder.zydis[X86_CODE64], insn->bytes, insn->length, ret_native);
     if (insn->exec == x86_exec_ud || insn->exec == x86_exec_gp || !system_allows(c->t, c->context, ret_native))
         ret_native->kind = NATIVE_NO;
+    ret_native->unlocked = may_unlock(c, ret_native);
 }
 
 static void add_part(struct compiler *c, struct block *block, uint64_t linear)

@@ -97,6 +97,9 @@ struct slow *emit_look_up(struct compiler *c, unsigned insn, unsigned size, bool
 void emit_memory(struct compiler *c, const struct native *n, unsigned insn, uint64_t next);
 void emit_fldcw(struct compiler *c, const struct native *n, unsigned insn, uint64_t next);
 
+/* cpuid.c */
+void emit_cpuid(struct compiler *c, unsigned insn);
+
 /* special.c */
 void emit_special(struct compiler *c, const struct native *n, unsigned insn, uint64_t next);
 

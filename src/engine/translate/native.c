@@ -279,7 +279,7 @@ void native_classify(const ZydisDecoder *decoder, const uint8_t *bytes, unsigned
     ret_native->kind = NATIVE_NO;
     ret_native->memory = NULL;
     ret_native->size = 0;
-    ret_native->read = ret_native->write = ret_native->vector = ret_native->x87 = false;
+    ret_native->read = ret_native->write = ret_native->vector = ret_native->x87 = ret_native->unlocked = false;
     ret_native->reads_r10 = ret_native->reads_r11 = ret_native->writes_r10 = ret_native->writes_r11 = false;
     ret_native->flags_read = ARITHMETIC; /* until known better */
     ret_native->flags_written = 0;
@@ -305,7 +305,7 @@ static void emit_legacy(struct emit *e, const struct native *n, const uint8_t *b
         bool rex = (prefix & 0xf0) == 0x40; /* the one that counts is made anew */
         bool segment = prefix == 0x26 || prefix == 0x2e || prefix == 0x36 || prefix == 0x3e || prefix == 0x64 ||
                        prefix == 0x65;
-        if (!rex && !segment)
+        if (!rex && !segment && !(prefix == 0xf0 && n->unlocked))
             emit8(e, prefix);
     }
     unsigned rex = 0;

@@ -17,7 +17,7 @@ enum native_kind {
     NATIVE_NOP,
     NATIVE_BITS, NATIVE_STRING, NATIVE_LEAVE, NATIVE_PUSH_MEMORY, /* special.h */
     NATIVE_SYSTEM, NATIVE_SWITCH, NATIVE_PUSHF, NATIVE_POPF, /* system.h */
-    NATIVE_FLDCW
+    NATIVE_FLDCW, NATIVE_CPUID
 };
 
 /* What the compiler needs to know of one instruction. */
@@ -30,6 +30,7 @@ struct native {
     bool read, write;    /* of memory */
     bool vector;         /* uses XMM or YMM registers */
     bool x87;            /* uses x87 or MMX registers */
+    bool unlocked;       /* its LOCK prefix is left out (compile.c) */
     bool reads_r10, reads_r11, writes_r10, writes_r11; /* as operands, not in the address */
     uint32_t flags_read, flags_undefined, flags_written; /* masks of arithmetic flags; written: certainly */
 };
@@ -38,7 +39,7 @@ struct native {
 void native_classify(const ZydisDecoder *decoder, const uint8_t *bytes, unsigned length, struct native *ret_native);
 
 /* Emits the instruction with its memory operand replaced by [address + index + disp]; index may be EMIT_NONE, but
- * not RSP. */
+ * not RSP. Without LOCK if n->unlocked. */
 void native_emit_memory(struct emit *e, const struct native *n, const uint8_t *bytes, unsigned address, unsigned index,
                         int32_t disp);
 

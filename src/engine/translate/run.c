@@ -156,7 +156,10 @@ static bool interpret(struct translate_vcpu *t, struct site *site)
     else
         t->stats.interpreted[site->mnemonic]++;
     uint64_t address = operand_address(core, insn), generation = t->generation;
+    uint32_t function = (uint32_t)core->cpu.reg[X86_RAX], index = (uint32_t)core->cpu.reg[X86_RCX];
     insn->exec(core, insn);
+    if (site->mnemonic == ZYDIS_MNEMONIC_CPUID)
+        cpuid_learn(t, function, index);
     fast_learn(t, address);
     if (!(insn->flags & X86_INSN_MEMORY) || insn->opcode == 0xff)
         fast_learn(t, core->cpu.reg[X86_RSP]);
@@ -210,6 +213,7 @@ static struct trace *follow(struct translate_vcpu *t)
     struct trace *trace = t->jump_trace[context_of(core)][jump_slot(cpu->reg[X86_RIP])];
     if (!trace || trace->linear != cpu->reg[X86_RIP])
         return NULL;
+    cpuid_refresh(t);
     if (cpu->sti_shadow)
         t->shadow_at = trace->linear;
     cpu->sti_shadow = false;
@@ -293,6 +297,7 @@ bool tier_run(struct engine_vcpu *vcpu, struct block *block, uint64_t linear, bo
         traces_flush(t);
         system_assume(t);
     }
+    cpuid_refresh(t);
     if (t->no_vectors) { /* this block raises #NM or #UD: the interpreter does it best */
         t->no_vectors = false;
         return false;

@@ -50,6 +50,7 @@ enum native_kind system_kind(const struct native *n)
     case ZYDIS_MNEMONIC_STI: return NATIVE_SWITCH;
     case ZYDIS_MNEMONIC_PUSHFQ: return NATIVE_PUSHF;
     case ZYDIS_MNEMONIC_POPFQ: return NATIVE_POPF;
+    case ZYDIS_MNEMONIC_CPUID: return NATIVE_CPUID;
     default: return NATIVE_NO;
     }
 }

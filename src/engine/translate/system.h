@@ -6,7 +6,7 @@
 #include "engine/translate/native.h"
 #include "engine/translate/vcpu.h"
 
-/* The kind of a system instruction: NATIVE_SYSTEM, NATIVE_SWITCH, NATIVE_PUSHF, NATIVE_POPF; else NATIVE_NO.
+/* The kind of a system instruction: NATIVE_SYSTEM, NATIVE_SWITCH, NATIVE_PUSHF, NATIVE_POPF, NATIVE_CPUID; else NATIVE_NO.
  * Whether a trace can have it is for system_allows to say. */
 enum native_kind system_kind(const struct native *n);
 

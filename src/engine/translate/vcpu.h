@@ -133,6 +133,18 @@ struct jump_victim {
     bool global;
 };
 
+/* What CPUID answered (cpuid.c), and what else that depended on. */
+#define CPUID_ANSWERS 16u /* a power of two */
+struct cpuid_answer {
+    uint64_t key; /* ECX, EAX */
+    uint32_t eax, ebx, ecx, edx;
+    uint64_t pad;
+};
+struct cpuid_inputs {
+    uint64_t cr4, xcr0, xss, misc_enable;
+    bool known;
+};
+
 /* Which registers `enter` loads besides the general ones. */
 #define ENTER_VECTOR 1u
 #define ENTER_X87 2u
@@ -180,6 +192,7 @@ struct translate_vcpu {
     const void *vector_go, *x87_go; /* where a trace that needs them goes: the load_ thunk, or leave */
     const uint8_t *code_base;
     uint8_t x87_area[640];
+    struct cpuid_answer cpuid[CPUID_ANSWERS];
 
     const void *jump[X86_TLB_CONTEXTS][JUMP_ENTRIES]; /* code, which checks the linear address itself */
     struct jump_victim victim[X86_TLB_CONTEXTS][VICTIMS];
@@ -195,6 +208,7 @@ struct translate_vcpu {
     uint64_t jump_global[X86_TLB_CONTEXTS][JUMP_ENTRIES / 64];
     uint64_t victim_used[X86_TLB_CONTEXTS][VICTIMS / 64];
     uint64_t jump_pages[JUMP_PAGES / 64]; /* linear page numbers that may have entries in `jump` */
+    struct cpuid_inputs cpuid_inputs;
     struct spaces *spaces;
     struct compiler *compiler; /* what compile() works in */
     struct check *checker;     /* what check_trace() works in, or NULL */
@@ -253,6 +267,11 @@ void emit_indirect(struct emit *e, unsigned context);
 void emit_direct(struct emit *e, unsigned context, uint64_t target);
 /* Makes the thunks at the start of code memory. */
 void thunks_make(struct translate_vcpu *t);
+
+/* cpuid.c. cpuid_refresh: before a trace is entered, when registers may have changed that answers depend on.
+ * cpuid_learn: CPUID was interpreted, of this EAX and ECX. */
+void cpuid_refresh(struct translate_vcpu *t);
+void cpuid_learn(struct translate_vcpu *t, uint32_t function, uint32_t index);
 
 /* check.c: ends with the vCPU; does nothing when nothing was checked. */
 void check_close(struct translate_vcpu *t);
