@@ -126,12 +126,18 @@ static struct site *enter(struct translate_vcpu *t, unsigned what, uint32_t to)
 
 /* ---- what a trace leaves for ---- */
 
+static bool is_string(ZydisMnemonic mnemonic)
+{
+    return mnemonic == ZYDIS_MNEMONIC_MOVSB || mnemonic == ZYDIS_MNEMONIC_MOVSQ || mnemonic == ZYDIS_MNEMONIC_STOSB ||
+           mnemonic == ZYDIS_MNEMONIC_STOSQ;
+}
+
 /* The linear address of the instruction's memory operand, for the fast TLB to learn. */
-static uint64_t operand_address(const struct x86_core *core, const struct x86_insn *insn)
+static uint64_t operand_address(const struct x86_core *core, const struct x86_insn *insn, ZydisMnemonic mnemonic)
 {
     uint64_t address;
     if (!(insn->flags & X86_INSN_MEMORY))
-        return core->cpu.reg[X86_RSP];
+        return core->cpu.reg[is_string(mnemonic) ? X86_RDI : X86_RSP];
     address = x86_effective(core, insn);
     if (insn->seg == X86_FS || insn->seg == X86_GS)
         address += core->cpu.seg[insn->seg].base;
@@ -155,12 +161,15 @@ static bool interpret(struct translate_vcpu *t, struct site *site)
         t->stats.missed[site->mnemonic]++;
     else
         t->stats.interpreted[site->mnemonic]++;
-    uint64_t address = operand_address(core, insn), generation = t->generation;
+    uint64_t address = operand_address(core, insn, site->mnemonic), generation = t->generation;
+    uint64_t source = core->cpu.reg[X86_RSI];
     uint32_t function = (uint32_t)core->cpu.reg[X86_RAX], index = (uint32_t)core->cpu.reg[X86_RCX];
     insn->exec(core, insn);
     if (site->mnemonic == ZYDIS_MNEMONIC_CPUID)
         cpuid_learn(t, function, index);
     fast_learn(t, address);
+    if (is_string(site->mnemonic))
+        fast_learn(t, source);
     if (!(insn->flags & X86_INSN_MEMORY) || insn->opcode == 0xff)
         fast_learn(t, core->cpu.reg[X86_RSP]);
     /* Windows that were opened are good no more after a change of the mappings. */

@@ -84,7 +84,7 @@ static void emit_bits(struct compiler *c, const struct native *n, unsigned insn,
     emit8(e, (H_R11 & 7) << 3 | (H_R10 & 7));
 }
 
-/* ---- REP MOVS and REP STOS, within one page each ---- */
+/* ---- REP MOVS and REP STOS, a page at a time ---- */
 
 #define FAILS_MAX 8u
 struct fails { /* jumps to where the instruction is given up, nothing having changed but the flags */
@@ -97,16 +97,41 @@ static void fail(struct emit *e, struct fails *fails, unsigned cc)
     fails->field[fails->count++] = emit_jcc(e, cc);
 }
 
-/* Fails unless RCX elements from `reg` on end in its page. RCX is at most 4096 already. */
-static void check_room(struct emit *e, struct fails *fails, unsigned reg, bool wide)
+/* R32 `to` = how many elements from linear address `reg` on end in its page; fails when not one does. */
+static void find_room(struct emit *e, struct fails *fails, unsigned to, unsigned reg, bool wide)
 {
-    emit_rex(e, false, reg, 0, H_R11); /* mov r11d, reg */
+    emit_rex(e, false, reg, 0, to); /* mov to, reg */
     emit8(e, 0x89);
-    emit8(e, 0xc0 | (reg & 7) << 3 | (H_R11 & 7));
-    emit_and_imm(e, H_R11, 4095);
-    emit_lea(e, H_R11, H_R11, H_RCX, wide ? 3 : 0, 0);
-    emit_cmp_imm(e, H_R11, 4096);
-    fail(e, fails, CC_A);
+    emit8(e, 0xc0 | (reg & 7) << 3 | (to & 7));
+    emit_rex(e, false, 0, 0, to); /* or to, -4096 */
+    emit8(e, 0x81);
+    emit8(e, 0xc8 | (to & 7));
+    emit32(e, (uint32_t)-4096);
+    emit_rex(e, false, 0, 0, to); /* neg to */
+    emit8(e, 0xf7);
+    emit8(e, 0xd8 | (to & 7));
+    if (!wide)
+        return;
+    emit_rex(e, false, 0, 0, to); /* shr to, 3 */
+    emit8(e, 0xc1);
+    emit8(e, 0xe8 | (to & 7));
+    emit8(e, 3);
+    fail(e, fails, CC_E);
+}
+
+/* GS(chunk) = how many elements can be done at once, GS(rest) = how many are left then. */
+static void find_chunk(struct emit *e, struct fails *fails, bool moves, bool wide)
+{
+    find_room(e, fails, H_R11, H_RDI, wide);
+    if (moves) {
+        find_room(e, fails, H_R10, H_RSI, wide);
+        CODE(e, "\x45\x39\xda\x45\x0f\x42\xda"); /* cmp r10d, r11d; cmovb r11d, r10d */
+    }
+    CODE(e, "\x4c\x39\xd9\x4c\x0f\x42\xd9"); /* cmp rcx, r11; cmovb r11, rcx */
+    emit_mov(e, H_R10, H_RCX);
+    CODE(e, "\x4d\x29\xda"); /* sub r10, r11 */
+    emit_store(e, H_R11, GS(chunk));
+    emit_store(e, H_R10, GS(rest));
 }
 
 /* R10 = the host address of linear address `reg`. */
@@ -124,7 +149,8 @@ static void find(struct compiler *c, struct fails *fails, unsigned reg, bool wri
     emit_add_gs_index(e, H_R10, H_R11, table + offsetof(struct fast_entry, host));
 }
 
-/* Runs the instruction with host addresses in RDI and RSI, and brings those back by as much as they were moved. */
+/* Runs the instruction for one chunk with host addresses in RDI and RSI, and brings those back by as much as they were
+ * moved. */
 static void emit_string_body(struct emit *e, const struct x86_insn *guest, bool moves)
 {
     if (moves) {
@@ -137,7 +163,9 @@ static void emit_string_body(struct emit *e, const struct x86_insn *guest, bool 
     } else {
         CODE(e, "\x49\x87\xfa\x49\x29\xfa"); /* xchg rdi, r10; sub r10, rdi */
     }
+    emit_load(e, H_RCX, GS(chunk));
     emit_bytes(e, guest->bytes, guest->length);
+    emit_load(e, H_RCX, GS(rest));
     if (moves) {
         CODE(e, "\x4c\x01\xd6");             /* add rsi, r10 */
         emit_gs(e, true, 0x03, H_RDI, GS(target));
@@ -146,6 +174,8 @@ static void emit_string_body(struct emit *e, const struct x86_insn *guest, bool 
     }
 }
 
+/* What is left after a chunk is done in another, as long as nothing wants attention: else the interpreter takes over from
+ * there, and so it does where the look-ups fail. */
 static void emit_string(struct compiler *c, const struct native *n, unsigned insn)
 {
     struct emit *e = &c->e;
@@ -153,22 +183,30 @@ static void emit_string(struct compiler *c, const struct native *n, unsigned ins
     bool wide = n->insn.mnemonic == ZYDIS_MNEMONIC_MOVSQ || n->insn.mnemonic == ZYDIS_MNEMONIC_STOSQ;
     bool moves = n->insn.mnemonic == ZYDIS_MNEMONIC_MOVSQ || n->insn.mnemonic == ZYDIS_MNEMONIC_MOVSB;
     emit_save_flags(e);
+    uint32_t again = emit_offset(e);
     CODE(e, "\x65\xf6\x04\x25"); /* test byte gs:[rflags + 1], DF */
     emit32(e, (uint32_t)GS_CPU(rflags) + 1);
     emit8(e, X86_FLAG_DF >> 8);
     fail(e, &fails, CC_NE);
-    emit_cmp_imm(e, H_RCX, 4096);
-    fail(e, &fails, CC_A);
-    check_room(e, &fails, H_RDI, wide);
+    find_chunk(e, &fails, moves, wide);
     if (moves) {
-        check_room(e, &fails, H_RSI, wide);
         find(c, &fails, H_RSI, false);
         emit_store(e, H_R10, GS(scratch));
     }
     find(c, &fails, H_RDI, true);
     emit_string_body(e, c->guest[insn], moves);
+    CODE(e, "\x48\x85\xc9"); /* test rcx, rcx */
+    uint32_t more = emit_jcc(e, CC_NE);
     emit_restore_flags(e);
     uint32_t done = emit_jmp(e);
+    if (!e->full)
+        emit_patch32(e->start, more, emit_offset(e));
+    CODE(e, "\x65\x83\x3c\x25"); /* cmp dword gs:[attention], 0 */
+    emit32(e, (uint32_t)GS_ATTENTION);
+    emit8(e, 0);
+    more = emit_jcc(e, CC_E);
+    if (!e->full)
+        emit_patch32(e->start, more, again);
     for (unsigned i = 0; i < fails.count && !e->full; i++)
         emit_patch32(e->start, fails.field[i], emit_offset(e));
     emit_restore_flags(e);

@@ -178,7 +178,8 @@ struct translate_vcpu {
     uint64_t host_rsp;
     uint64_t spill;        /* RCX, for a few instructions */
     uint64_t target;       /* an indirect branch's, while the return address is pushed */
-    uint64_t scratch;      /* for FLDCW */
+    uint64_t scratch;      /* for FLDCW and strings */
+    uint64_t chunk, rest;  /* elements of a repeated string instruction: in work, and after that */
     uint64_t shadow_at;    /* linear address of the instruction after the last STI */
     uint64_t keep_if, keep_df; /* all bits but that flag's, for PEXT and PDEP */
     uint64_t above_63, below_64, above_31, below_32;
