@@ -343,7 +343,8 @@ static void find_liveness(struct compiler *c)
     c->flags_needed[c->insns] = true;
     for (unsigned i = c->insns; i-- > 0;) {
         const struct native *n = &c->native[i];
-        live = (live_after(c, i, live) & ~n->flags_written) | n->flags_read;
+        c->live_out[i] = live_after(c, i, live) & X86_FLAGS_ARITH;
+        live = (c->live_out[i] & ~n->flags_written) | n->flags_read;
         if (n->kind == NATIVE_NO)
             live = X86_FLAGS_ARITH;
         c->flags_needed[i] = (live & X86_FLAGS_ARITH) != 0;
@@ -442,7 +443,7 @@ static bool emit_slows(struct compiler *c)
             emit_to_second(c, slow);
             continue;
         }
-        uint32_t dead = slow->kind == SITE_NEXT ? X86_FLAGS_ARITH & ~live_at(c, slow->target) : 0;
+        uint32_t live = slow->kind == SITE_NEXT ? live_at(c, slow->target) : c->live_out[slow->insn];
         struct site *site = arena_take(c->t, sizeof *site);
         if (!site)
             return false;
@@ -450,7 +451,7 @@ static bool emit_slows(struct compiler *c)
                               .thunk = emit_offset(e), .insn = slow->insn, .kind = slow->kind,
                               .resume = slow->resume, .missed = slow->missed,
                               .mnemonic = (uint16_t)c->native[slow->insn].insn.mnemonic,
-                              .undefined = c->undefined[slow->insn] | dead};
+                              .undefined = c->undefined[slow->insn] | (X86_FLAGS_ARITH & ~live)};
         if (slow->resume_next && slow->insn + 1u < c->insns)
             site->resume = (slow->second ? c->second : c->start)[slow->insn + 1];
         if (!e->full)

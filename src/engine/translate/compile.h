@@ -63,6 +63,7 @@ struct compiler {
     uint64_t begin[TRACE_INSNS + 1];    /* linear addresses */
     bool flags_needed[TRACE_INSNS + 1]; /* before instruction n some arithmetic flag is live */
     uint32_t undefined[TRACE_INSNS];    /* arithmetic flags that are undefined after instruction n */
+    uint32_t live_out[TRACE_INSNS];     /* those that are live there */
     uint32_t start[TRACE_INSNS + 1];    /* where instruction n's code starts */
     uint32_t second[TRACE_INSNS + 1];   /* and in the second copy, which has no windows */
     bool in_second;                     /* that one is being emitted */
