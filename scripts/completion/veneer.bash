@@ -6,14 +6,15 @@ _veneer() {
         return
     fi
     case ${COMP_WORDS[1]}:$before in
-    run:--kernel | run:--initrd | run:--disk) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
+    run:--kernel | run:--initrd | run:--disk | run:--vsock) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
     run:--share) mapfile -t COMPREPLY < <(compgen -d -- "$word") ;;
     run:--engine) mapfile -t COMPREPLY < <(compgen -W "auto translate,check $(veneer engines 2>/dev/null | sed -n 's/^[* ] \([a-z]*\) .*/\1/p')" -- "$word") ;;
     run:--virtio-rings) mapfile -t COMPREPLY < <(compgen -W 'split packed' -- "$word") ;;
     run:--cpu) mapfile -t COMPREPLY < <(compgen -W 'default host' -- "$word") ;;
     run:--console) mapfile -t COMPREPLY < <(compgen -W 'stdio none unix: file:' -- "$word") ;;
+    run:--balloon) mapfile -t COMPREPLY < <(compgen -W 'off' -- "$word") ;;
     run:--cpus | run:--memory | run:--code-cache | run:--append | run:--debug-exit) COMPREPLY=() ;;
-    run:*) mapfile -t COMPREPLY < <(compgen -W '--kernel --initrd --append --cpus --memory --code-cache --engine --cpu --console --debug-exit --disk --virtio-rings --share --stats --help' -- "$word") ;;
+    run:*) mapfile -t COMPREPLY < <(compgen -W '--kernel --initrd --append --cpus --memory --code-cache --engine --cpu --console --debug-exit --disk --virtio-rings --share --vsock --balloon --stats --help' -- "$word") ;;
     engines:*) mapfile -t COMPREPLY < <(compgen -W '--help' -- "$word") ;;
     esac
 }

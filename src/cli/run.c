@@ -9,6 +9,7 @@
 #include "cli/console.h"
 #include "cli/disk.h"
 #include "cli/option.h"
+#include "cli/services.h"
 #include "cli/share.h"
 #include "cli/terminal.h"
 #include "machine/machine.h"
@@ -18,6 +19,7 @@
 struct run_config {
     struct machine_config machine;
     const char *console;
+    char vsock[SERVICES_PATH];
     bool stats;
     struct machine_disk disk[MACHINE_DISKS_MAX];
     char disk_id[MACHINE_DISKS_MAX][8]; /* "disk0" ... */
@@ -154,6 +156,17 @@ static int parse_share(void *config, const char *value, struct error *error)
     return share_parse(value, &((struct run_config *)config)->machine, error);
 }
 
+static int parse_vsock(void *config, const char *value, struct error *error)
+{
+    struct run_config *run = config;
+    return vsock_parse(value, run->vsock, &run->machine, error);
+}
+
+static int parse_balloon(void *config, const char *value, struct error *error)
+{
+    return balloon_parse(value, &((struct run_config *)config)->machine, error);
+}
+
 static int parse_stats(void *config, const char *value, struct error *error)
 {
     (void)value, (void)error;
@@ -188,6 +201,14 @@ static const struct option_spec options[] = {
      "bytes a second; queues: at most 16 (default: one a CPU, up to 4); a comma in FILE is written twice",
      parse_disk},
     {"virtio-rings", "FORM", "split or packed rings for virtio devices (default: split)", parse_rings},
+    {"vsock", "PATH[,cid=N]",
+     "sockets between guest and host (virtio-vsock; the guest's CID is N, default 3). To reach a guest's port connect\n"
+     "to PATH and say 'CONNECT port'; a guest that connects to CID 2 reaches the socket PATH_port",
+     parse_vsock},
+    {"balloon", "SIZE|off",
+     "memory to take from the guest at first (default: 0); it can be changed while the guest runs.\n"
+     "off: no balloon, so that no memory of the guest comes back to the host",
+     parse_balloon},
     {"debug-exit", "PORT", "end the machine with the status that the guest writes to this port", parse_debug_exit},
     {"stats", NULL, "print what the engine did when the machine has ended", parse_stats},
     {NULL, NULL, NULL, NULL}};

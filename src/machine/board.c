@@ -220,6 +220,8 @@ int board_create(struct machine *machine, struct error *error)
         status = board_virtio_create(machine, error);
     if (status == 0)
         status = board_share_create(machine, error);
+    if (status == 0)
+        status = board_services_create(machine, error);
     return status;
 }
 

@@ -72,6 +72,10 @@ struct machine_config {
     unsigned shares;
     const struct machine_disk *disk; /* disks of them; until machine_create returns */
     unsigned disks;
+    const char *vsock;       /* path of the host's socket for the guest's sockets, or NULL: the guest has none */
+    uint32_t vsock_cid;      /* the guest's address; 0: the default, 3 */
+    bool no_balloon;         /* no memory balloon, and no memory given back */
+    uint64_t balloon;        /* bytes that it takes from the guest at first */
     /* What the guest writes to its first serial port; on a machine thread, with no lock held, and it may block: the
      * guest is held up when it prints much more. machine_run returns after the last call. May be NULL. */
     void (*console_write)(void *owner, const void *bytes, size_t length);

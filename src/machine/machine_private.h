@@ -92,6 +92,7 @@ struct machine {
     struct plug *plugs; /* devices with a name, which may go; see plug.c */
     pthread_cond_t plug_gone;
     bool started;       /* the guest may run; under `lock` */
+    struct virtio_device *balloon; /* NULL: there is none */
     struct board_virtio *virtio; /* under `lock`; see board_virtio.c */
     unsigned shares_made;        /* under `lock` */
     struct io_thread *slow_io;   /* serves the devices that move little */
@@ -127,6 +128,9 @@ void board_virtio_destroy(struct machine *machine);
 
 /* board_share.c: the shares that the config asks for. */
 int board_share_create(struct machine *machine, struct error *error);
+
+/* board_services.c: the devices between the guest and its host that the config asks for. */
+int board_services_create(struct machine *machine, struct error *error);
 
 /* board_clock.c: a clock over machine->loop_clock whose timers take the board's lock. */
 struct clock board_clock(struct machine *machine);

@@ -1,9 +1,11 @@
 #include "memory/ram.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/membarrier.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -178,6 +180,29 @@ void ram_written(struct ram *ram, uint64_t gpa, uint64_t length)
     const struct ram_region *region = ram_find(ram, gpa);
     if (region && length && range_within(gpa - region->gpa, length, region->size))
         after_write(ram, region, gpa - region->gpa, length);
+}
+
+int ram_discard(struct ram *ram, uint64_t gpa, uint64_t length)
+{
+    if (gpa % RAM_PAGE_SIZE || length % RAM_PAGE_SIZE)
+        return -EINVAL;
+    const struct ram_region *region = ram_find(ram, gpa);
+    if (!region || !range_within(gpa - region->gpa, length, region->size))
+        return -EFAULT;
+    if (length == 0)
+        return 0;
+    /* Not madvise: the file's pages go, wherever else they are mapped, and what is no longer there costs nothing. */
+    if (fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(region->offset + (gpa - region->gpa)),
+                  (off_t)length) < 0)
+        return -errno;
+    after_write(ram, region, gpa - region->gpa, length);
+    return 0;
+}
+
+uint64_t ram_resident(const struct ram *ram)
+{
+    struct stat info;
+    return fstat(ram->fd, &info) == 0 ? (uint64_t)info.st_blocks * 512 : 0;
 }
 
 void ram_set_code_hook(struct ram *ram, void (*code_written)(void *owner, uint64_t gpa, uint64_t length), void *owner)

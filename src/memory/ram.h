@@ -63,6 +63,14 @@ int ram_write(struct ram *ram, uint64_t gpa, const void *bytes, uint64_t length)
  * region. Any thread. */
 void ram_written(struct ram *ram, uint64_t gpa, uint64_t length);
 
+/* Gives the host back what backs whole pages of one region, under every mapping of them: they read as zero from then
+ * on, and take memory again when they are touched. Marks them dirty and calls the code hook, as a store of zeroes
+ * would. Returns 0, -EINVAL (not whole pages), -EFAULT (not in one region), or what the host refused with, and then they are
+ * as they were. Any thread. */
+int ram_discard(struct ram *ram, uint64_t gpa, uint64_t length);
+/* Bytes of host memory that guest RAM takes now. Any thread. */
+uint64_t ram_resident(const struct ram *ram);
+
 /* The hook that ram_write calls (on the writing thread) after a store to pages with RAM_PAGE_CODE. */
 void ram_set_code_hook(struct ram *ram, void (*code_written)(void *owner, uint64_t gpa, uint64_t length),
                        void *owner);

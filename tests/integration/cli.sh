@@ -45,6 +45,11 @@ expect 2 "option '--cpu': 'z80' is no CPU model; give default or host" run --cpu
 expect 2 "option '--console': 'tty' is no console; give stdio, none, unix:PATH or file:PATH" run --console tty
 expect 2 "option '--console': 'file:' lacks the path" run --console file:
 expect 2 "option '--console': 'unix:$(printf %0200d 0)' has a path too long" run --console "unix:$(printf %0200d 0)"
+expect 2 "option '--vsock': '' has no path of 1 to 96 bytes" run --vsock ''
+expect 2 "option '--vsock': '$(printf %0200d 0)' has no path of 1 to 96 bytes" run --vsock "$(printf %0200d 0)"
+expect 2 "option '--vsock': 'x,cid=2' is out of range; give a number from 3 to 4294967294" run --vsock x,cid=2
+expect 2 "option '--vsock': 'x,port=2' has an unknown addition; give PATH or PATH,cid=N" run --vsock x,port=2
+expect 2 "option '--balloon': 'none' is not a size" run --balloon none
 expect 2 "option '--debug-exit': '65536' is out of range" run --debug-exit 65536
 expect 2 "option '--stats' takes no value, but was given 'yes'" run --stats=yes
 expect 2 "option '--share': '$dir' lacks a tag; give HOST:TAG[:ro]" run --share "$dir"

@@ -2,6 +2,7 @@
 #include "device/virtio/vsock.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "device/virtio/vsock_host.h"
@@ -202,14 +203,18 @@ static const struct virtio_ops vsock_ops = {
     .name = "virtio-vsock", .id = 19, .class_code = 0x078000, .start = vsock_start, .process = vsock_process,
     .stop = vsock_stop, .pause = vsock_pause, .save = vsock_save, .load = vsock_load, .destroy = vsock_destroy};
 
-int vsock_new(const struct virtio_env *env, const char *path, uint64_t guest_cid, struct virtio_device **ret_device,
-              struct error *error)
+struct virtio_device *virtio_vsock_new(const struct virtio_env *env, const char *path, uint64_t guest_cid,
+                                       struct error *error)
 {
-    if (guest_cid < VSOCK_CID_MIN || guest_cid > VSOCK_CID_MAX)
-        return error_set(error, EINVAL, "vsock: a guest's CID is %u to %llu", VSOCK_CID_MIN, (unsigned long long)VSOCK_CID_MAX);
+    if (guest_cid < VSOCK_CID_MIN || guest_cid > VSOCK_CID_MAX) {
+        error_set(error, EINVAL, "vsock: a guest's CID is %u to %" PRIu64, VSOCK_CID_MIN, VSOCK_CID_MAX);
+        return NULL;
+    }
     struct vsock *vsock = calloc(1, sizeof *vsock);
-    if (!vsock)
-        return error_set(error, ENOMEM, "vsock: no memory");
+    if (!vsock) {
+        error_set(error, ENOMEM, "vsock: no memory");
+        return NULL;
+    }
     int status = virtio_device_init(&vsock->device, &vsock_ops, env, VIRTIO_BIT(FEATURE_STREAM), &guest_cid, sizeof guest_cid,
                                     error);
     for (unsigned i = 0; status == 0 && i < QUEUES; i++)
@@ -225,13 +230,12 @@ int vsock_new(const struct virtio_env *env, const char *path, uint64_t guest_cid
     }
     if (status < 0) {
         vsock_destroy(&vsock->device);
-        return status;
+        return NULL;
     }
-    *ret_device = &vsock->device;
-    return 0;
+    return &vsock->device;
 }
 
-struct vsock_counts vsock_counts(const struct virtio_device *device)
+struct vsock_counts virtio_vsock_counts(const struct virtio_device *device)
 {
     return vsock_core_counts(((const struct vsock *)device)->core);
 }

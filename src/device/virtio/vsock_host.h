@@ -8,10 +8,8 @@
 
 #include "base/error.h"
 #include "base/loop.h"
+#include "device/virtio/vsock.h"
 #include "device/virtio/vsock_core.h"
-
-/* The longest PATH, so that PATH_4294967295 is a socket's path too. */
-#define VSOCK_PATH_MAX 96u
 
 struct vsock_host;
 
