@@ -2,7 +2,7 @@
 _veneer() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
     if [ "$COMP_CWORD" = 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'run engines --help --version' -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W 'run image delete engines --help --version' -- "$word")
         return
     fi
     case ${COMP_WORDS[1]}:$before in
@@ -15,6 +15,14 @@ _veneer() {
     run:--balloon) mapfile -t COMPREPLY < <(compgen -W 'off' -- "$word") ;;
     run:--cpus | run:--memory | run:--code-cache | run:--append | run:--debug-exit) COMPREPLY=() ;;
     run:*) mapfile -t COMPREPLY < <(compgen -W '--kernel --initrd --append --cpus --memory --code-cache --engine --cpu --console --debug-exit --disk --virtio-rings --share --vsock --balloon --stats --help' -- "$word") ;;
+    image:image) mapfile -t COMPREPLY < <(compgen -W 'build list import export delete' -- "$word") ;;
+    image:build) mapfile -t COMPREPLY < <(compgen -W 'debian' -- "$word") ;;
+    image:import) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
+    image:export | image:delete) mapfile -t COMPREPLY < <(compgen -W "$(veneer image list 2>/dev/null | sed '1d;s/ .*//')" -- "$word") ;;
+    image:--format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$word") ;;
+    image:--disk-format) mapfile -t COMPREPLY < <(compgen -W 'raw qcow2' -- "$word") ;;
+    image:*) mapfile -t COMPREPLY < <(compgen -W '--suite --packages --size --name --mirror --format --disk-format --help' -f -- "$word") ;;
+    delete:*) mapfile -t COMPREPLY < <(compgen -W '--help' -- "$word") ;;
     engines:*) mapfile -t COMPREPLY < <(compgen -W '--help' -- "$word") ;;
     esac
 }

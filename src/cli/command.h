@@ -13,6 +13,8 @@ struct command {
 };
 
 extern const struct command command_run;
+extern const struct command command_image;
+extern const struct command command_delete;
 extern const struct command command_engines;
 
 #endif

@@ -5,7 +5,7 @@
 #include "base/log.h"
 #include "cli/command.h"
 
-static const struct command *const commands[] = {&command_run, &command_engines};
+static const struct command *const commands[] = {&command_run, &command_image, &command_delete, &command_engines};
 
 static void help(FILE *out)
 {

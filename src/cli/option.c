@@ -7,12 +7,35 @@
 #include <stdlib.h>
 #include <string.h>
 
+static size_t name_length(const struct option_spec *spec)
+{
+    return strcspn(spec->name, "/");
+}
+
 static const struct option_spec *find(const struct option_spec *table, const char *name, size_t length)
 {
     for (; table->name; table++)
-        if (strlen(table->name) == length && memcmp(table->name, name, length) == 0)
+        if (name_length(table) == length && memcmp(table->name, name, length) == 0)
             return table;
     return NULL;
+}
+
+static const struct option_spec *find_letter(const struct option_spec *table, char letter)
+{
+    for (; table->name; table++)
+        if (strchr(table->name, '/') && strchr(table->name, '/')[1] == letter)
+            return table;
+    return NULL;
+}
+
+/* Gives a spec its value. */
+static int apply(const struct option_spec *spec, const char *value, void *config, struct error *error)
+{
+    struct error reason = {""};
+    int r = spec->parse(config, value, &reason);
+    if (r < 0)
+        error_set(error, EINVAL, "option '--%.*s': '%s' %s", (int)name_length(spec), spec->name, value ? value : "", reason.text);
+    return r;
 }
 
 /* Parses one option at argv[*index] and moves the index past it. */
@@ -28,46 +51,97 @@ static int parse_one(const struct option_spec *table, int argc, char **argv, int
                          name, argv[0]);
     const char *value = equals ? equals + 1 : NULL;
     if (!spec->value && value)
-        return error_set(error, EINVAL, "option '--%s' takes no value, but was given '%s'", spec->name, value);
+        return error_set(error, EINVAL, "option '--%.*s' takes no value, but was given '%s'", (int)length, name, value);
     if (spec->value && !value) {
         if (*index + 1 >= argc)
-            return error_set(error, EINVAL, "option '--%s' needs a value: %s", spec->name, spec->value);
+            return error_set(error, EINVAL, "option '--%.*s' needs a value: %s", (int)length, name, spec->value);
         value = argv[++*index];
     }
     ++*index;
-    struct error reason = {""};
-    int r = spec->parse(config, value, &reason);
-    if (r < 0)
-        error_set(error, EINVAL, "option '--%s': '%s' %s", spec->name, value ? value : "", reason.text);
+    return apply(spec, value, config, error);
+}
+
+/* Parses "-it" and the like: letters of options without a value, the last of which may be one with a value in the next word. */
+static int parse_letters(const struct option_spec *table, int argc, char **argv, int *index, void *config, struct error *error)
+{
+    const char *word = argv[(*index)++];
+    int r = 0;
+    for (const char *letter = word + 1; r == 0 && *letter; letter++) {
+        const struct option_spec *spec = find_letter(table, *letter);
+        const char *value = NULL;
+        if (!spec)
+            return error_set(error, EINVAL, "there is no option '%s'; 'veneer %s --help' lists them", word, argv[0]);
+        if (spec->value) {
+            if (letter[1] || *index >= argc)
+                return error_set(error, EINVAL, "option '-%c' needs a value: %s", *letter, spec->value);
+            value = argv[(*index)++];
+        }
+        r = apply(spec, value, config, error);
+    }
     return r;
+}
+
+/* Parses the options that start at argv[*index]; stops at a word that is none, and past a "--". */
+static int parse_options(const struct option_spec *table, int argc, char **argv, int *index, void *config, bool *ret_dashes,
+                         struct error *error)
+{
+    *ret_dashes = false;
+    while (*index < argc && argv[*index][0] == '-' && argv[*index][1]) {
+        if (strcmp(argv[*index], "--") == 0) {
+            ++*index;
+            *ret_dashes = true;
+            return 0;
+        }
+        if (strcmp(argv[*index], "--help") == 0 || strcmp(argv[*index], "-h") == 0)
+            return 1;
+        int r = argv[*index][1] == '-' ? parse_one(table, argc, argv, index, config, error)
+                                       : parse_letters(table, argc, argv, index, config, error);
+        if (r < 0)
+            return r;
+    }
+    return 0;
 }
 
 int option_parse(const struct option_spec *table, int argc, char **argv, void *config, int *ret_rest,
                  struct error *error)
 {
     int index = 1;
-    while (index < argc && argv[index][0] == '-' && argv[index][1]) {
-        if (strcmp(argv[index], "--") == 0) {
-            index++;
-            break;
-        }
-        if (strcmp(argv[index], "--help") == 0 || strcmp(argv[index], "-h") == 0)
-            return 1;
-        if (argv[index][1] != '-')
-            return error_set(error, EINVAL, "there is no option '%s'; 'veneer %s --help' lists them", argv[index],
-                             argv[0]);
-        int r = parse_one(table, argc, argv, &index, config, error);
-        if (r < 0)
+    bool dashes;
+    int r = parse_options(table, argc, argv, &index, config, &dashes, error);
+    if (r == 0)
+        *ret_rest = index;
+    return r;
+}
+
+int option_parse_operands(const struct option_spec *table, int argc, char **argv, void *config, const char **ret_operand,
+                          int max, int *ret_operands, int *ret_rest, bool *ret_dashes, struct error *error)
+{
+    int index = 1, operands = 0;
+    for (;;) {
+        bool dashes;
+        int r = parse_options(table, argc, argv, &index, config, &dashes, error);
+        if (r != 0)
             return r;
+        if (dashes || index == argc) {
+            *ret_operands = operands;
+            *ret_rest = index;
+            *ret_dashes = dashes;
+            return 0;
+        }
+        if (operands == max)
+            return error_set(error, EINVAL, "'%s': this word is one too many; 'veneer %s --help' tells more", argv[index], argv[0]);
+        ret_operand[operands++] = argv[index++];
     }
-    *ret_rest = index;
-    return 0;
 }
 
 void option_help(const struct option_spec *table, FILE *out)
 {
     for (; table->name; table++) {
-        fprintf(out, "  --%s%s%s\n      ", table->name, table->value ? " " : "", table->value ? table->value : "");
+        const char *letter = strchr(table->name, '/');
+        fprintf(out, "  --%.*s%s%s", (int)name_length(table), table->name, table->value ? " " : "", table->value ? table->value : "");
+        if (letter)
+            fprintf(out, ", -%c%s%s", letter[1], table->value ? " " : "", table->value ? table->value : "");
+        fputs("\n      ", out);
         for (const char *at = table->help; *at; at++)
             fprintf(out, *at == '\n' ? "\n      " : "%c", *at);
         fputc('\n', out);

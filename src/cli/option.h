@@ -5,13 +5,14 @@
 #ifndef VENEER_CLI_OPTION_H
 #define VENEER_CLI_OPTION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
 #include "base/error.h"
 
 struct option_spec {
-    const char *name;  /* without the dashes; NULL ends the table */
+    const char *name;  /* without the dashes; "/x" at its end makes -x the same; NULL ends the table */
     const char *value; /* its form for the help ("SIZE"), or NULL when it takes none */
     const char *help;  /* what it does; '\n' breaks the line */
     /* Stores the value (NULL when it takes none) in the command's config. On a bad value returns a negative
@@ -24,6 +25,12 @@ struct option_spec {
  * was asked for. */
 int option_parse(const struct option_spec *table, int argc, char **argv, void *config, int *ret_rest,
                  struct error *error);
+
+/* As option_parse, but options may also stand between and after operands; up to `max` operands are left in
+ * ret_operand[0 .. *ret_operands), more are an error. *ret_rest is the index of the word after "--", or argc without one;
+ * *ret_dashes tells which. */
+int option_parse_operands(const struct option_spec *table, int argc, char **argv, void *config, const char **ret_operand,
+                          int max, int *ret_operands, int *ret_rest, bool *ret_dashes, struct error *error);
 
 /* Prints the table, one option a paragraph. */
 void option_help(const struct option_spec *table, FILE *out);

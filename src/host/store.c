@@ -274,13 +274,15 @@ static int make_folders(char *path, struct error *error)
 
 static int default_root(char *ret_path, size_t size, struct error *error)
 {
-    const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
+    const char *store = getenv("VENEER_STORE"), *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
     if (!home || home[0] != '/') {
         struct passwd *user = getpwuid(getuid());
         home = user ? user->pw_dir : NULL;
     }
     int length;
-    if (geteuid() == 0)
+    if (store && store[0] == '/')
+        length = snprintf(ret_path, size, "%s", store);
+    else if (geteuid() == 0)
         length = snprintf(ret_path, size, "/var/lib/veneer");
     else if (data && data[0] == '/')
         length = snprintf(ret_path, size, "%s/veneer", data);

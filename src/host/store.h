@@ -39,7 +39,7 @@ bool store_name_valid(const char *name);
 /* 0, or -EINVAL with a sentence. what: "image" or "instance". */
 int store_name_check(const char *name, const char *what, struct error *error);
 
-/* Opens the store in `root`, or with NULL the user's own: /var/lib/veneer for root, else XDG_DATA_HOME/veneer or
+/* Opens the store in `root`, or with NULL the user's own: $VENEER_STORE, /var/lib/veneer for root, else XDG_DATA_HOME/veneer or
  * ~/.local/share/veneer. Makes it when it is missing. Returns 0 or a negative errno with a sentence. */
 int store_open(const char *root, struct store **ret_store, struct error *error);
 /* NULL is allowed. */
