@@ -43,9 +43,9 @@ static bool packed_take(struct virtqueue *queue, struct virtqueue_element *ret_h
             virtqueue_break(queue, "more is available than the queue holds");
             return false;
         }
-        descriptor = virtqueue_descriptor_read(queue->descriptors, at);
+        descriptor = virtqueue_descriptor_read(queue->descriptors, at, true);
         bool indirect = descriptor.flags & VIRTQ_INDIRECT;
-        if (indirect ? !virtqueue_chain_indirect(queue, &descriptor, false) : !virtqueue_chain_add(queue, &descriptor))
+        if (indirect ? !virtqueue_chain_indirect(queue, &descriptor, true) : !virtqueue_chain_add(queue, &descriptor))
             return false;
         at = at + 1 == queue->size ? 0 : at + 1;
         count++;

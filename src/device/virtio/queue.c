@@ -143,12 +143,13 @@ static uint64_t load64(const uint8_t *from)
     return value;
 }
 
-struct virtqueue_descriptor virtqueue_descriptor_read(const uint8_t *table, unsigned n)
+struct virtqueue_descriptor virtqueue_descriptor_read(const uint8_t *table, unsigned n, bool packed)
 {
     const uint8_t *at = table + (size_t)n * VIRTQ_DESCRIPTOR;
     uint64_t rest = load64(at + 8);
-    return (struct virtqueue_descriptor){.gpa = load64(at), .length = (uint32_t)rest, .flags = (uint16_t)(rest >> 32),
-                                         .other = (uint16_t)(rest >> 48)};
+    uint16_t third = (uint16_t)(rest >> 32), fourth = (uint16_t)(rest >> 48);
+    return (struct virtqueue_descriptor){.gpa = load64(at), .length = (uint32_t)rest, .flags = packed ? fourth : third,
+                                         .other = packed ? third : fourth};
 }
 
 void virtqueue_chain_begin(struct virtqueue *queue)
@@ -179,7 +180,7 @@ bool virtqueue_chain_add(struct virtqueue *queue, const struct virtqueue_descrip
     return true;
 }
 
-bool virtqueue_chain_indirect(struct virtqueue *queue, const struct virtqueue_descriptor *table, bool linked)
+bool virtqueue_chain_indirect(struct virtqueue *queue, const struct virtqueue_descriptor *table, bool packed)
 {
     const uint8_t *entries = ram_host(queue->device->env.ram, table->gpa, table->length);
     unsigned count = table->length / VIRTQ_DESCRIPTOR;
@@ -192,16 +193,16 @@ bool virtqueue_chain_indirect(struct virtqueue *queue, const struct virtqueue_de
             virtqueue_break(queue, "an indirect table's chain leaves it, or is longer than the queue");
             return false;
         }
-        struct virtqueue_descriptor entry = virtqueue_descriptor_read(entries, at);
+        struct virtqueue_descriptor entry = virtqueue_descriptor_read(entries, at, packed);
         if (entry.flags & VIRTQ_INDIRECT) {
             virtqueue_break(queue, "an indirect table names another");
             return false;
         }
         if (!virtqueue_chain_add(queue, &entry))
             return false;
-        if (linked ? !(entry.flags & VIRTQ_NEXT) : at + 1 == count)
+        if (packed ? at + 1 == count : !(entry.flags & VIRTQ_NEXT))
             return true;
-        at = linked ? entry.other : at + 1;
+        at = packed ? at + 1 : entry.other;
     }
 }
 
@@ -226,9 +227,9 @@ struct virtqueue_element *virtqueue_pop(struct virtqueue *queue)
 {
     struct virtqueue_element head;
     struct virtio_io *io = queue->device->io;
-    if (!live(queue) || io->paused)
+    if (io->paused)
         return NULL;
-    if (!queue->ring->take(queue, &head)) {
+    if (!live(queue) || !queue->ring->take(queue, &head)) {
         io->waiting |= UINT64_C(1) << queue->index;
         return NULL;
     }

@@ -26,9 +26,9 @@ static bool walk(struct virtqueue *queue, unsigned at)
     for (unsigned seen = 0; seen < queue->size; seen++) {
         if (at >= queue->size)
             break;
-        struct virtqueue_descriptor descriptor = virtqueue_descriptor_read(queue->descriptors, at);
+        struct virtqueue_descriptor descriptor = virtqueue_descriptor_read(queue->descriptors, at, false);
         if (descriptor.flags & VIRTQ_INDIRECT)
-            return virtqueue_chain_indirect(queue, &descriptor, true);
+            return virtqueue_chain_indirect(queue, &descriptor, false);
         if (!virtqueue_chain_add(queue, &descriptor))
             return false;
         if (!(descriptor.flags & VIRTQ_NEXT))

@@ -90,10 +90,10 @@ void virtqueue_free(struct virtqueue *queue);
 /* For ring formats: starts a chain, adds a descriptor's range to it; false when it broke the queue. */
 void virtqueue_chain_begin(struct virtqueue *queue);
 bool virtqueue_chain_add(struct virtqueue *queue, const struct virtqueue_descriptor *descriptor);
-/* Reads all of an indirect table; linked: its entries are chained by `next` (split), else all are used in turn (packed). */
-bool virtqueue_chain_indirect(struct virtqueue *queue, const struct virtqueue_descriptor *table, bool linked);
+/* Reads all of an indirect table: its entries are chained by `next` (split), or all are used in turn (packed). */
+bool virtqueue_chain_indirect(struct virtqueue *queue, const struct virtqueue_descriptor *table, bool packed);
 /* Entry n of a table in this process's memory, read once. */
-struct virtqueue_descriptor virtqueue_descriptor_read(const uint8_t *table, unsigned n);
+struct virtqueue_descriptor virtqueue_descriptor_read(const uint8_t *table, unsigned n, bool packed);
 /* Stores to the ring's areas: 16 bits, with release order, marked as written. */
 void virtqueue_store16(struct virtqueue *queue, uint8_t *area, uint64_t gpa, unsigned offset, uint16_t value);
 
