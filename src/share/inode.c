@@ -426,8 +426,9 @@ static int note(struct share *share, struct inode *parent, const char *name, int
 static void fill_entry(const struct inode *inode, const struct inode *parent, const struct statx *stat,
                        struct fuse_entry_out *ret_entry)
 {
-    memset(ret_entry, 0, sizeof *ret_entry); /* valid for no time at all: see docs/share.md */
+    memset(ret_entry, 0, sizeof *ret_entry);
     ret_entry->nodeid = inode->id;
+    ret_entry->entry_valid_nsec = ret_entry->attr_valid_nsec = SHARE_VALID_NS;
     fill_attributes(stat, inode->type == S_IFDIR && !same_mount(stat, parent), &ret_entry->attr);
 }
 

@@ -12,8 +12,7 @@
 
 static int reply_attributes(struct request *request)
 {
-    struct fuse_attr_out out;
-    memset(&out, 0, sizeof out); /* valid for no time at all */
+    struct fuse_attr_out out = {.attr_valid_nsec = SHARE_VALID_NS};
     int r = inode_attributes(request->inode, &out.attr);
     return r < 0 ? r : request_reply(request, &out, sizeof out);
 }

@@ -24,6 +24,7 @@
 struct share {
     bool read_only;
     bool as_root;         /* may give files to any user; see credentials.c */
+    bool flushes;         /* closing a file of this folder may fail */
     int proc;             /* O_PATH of /proc/self/fd: how a verified O_PATH descriptor is opened for real */
     _Atomic bool session; /* INIT came */
 
@@ -32,6 +33,10 @@ struct share {
     struct handle_table handles;
     unsigned descriptors, descriptors_max; /* of inodes and handles */
 };
+
+/* How long a guest may believe what it was told of names and attributes, in ns: one tick of its clock, at most two (8 ms). With none at all
+ * it asks for each component of each path and again for each use; docs/share.md has the figures. */
+#define SHARE_VALID_NS 1000000u
 
 /* Takes and gives back the right to one descriptor. Taking puts idle inodes' descriptors away where that is needed; returns 0 or
  * -ENFILE. The lock is held. */

@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include "share/private.h"
@@ -63,6 +65,19 @@ int share_reopen(const struct share *share, int fd, int flags)
     return opened < 0 ? -errno : opened;
 }
 
+/* True for file systems whose close writes nothing back, so that it cannot fail. */
+static bool closes_silently(int fd)
+{
+    static const long types[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC, OVERLAYFS_SUPER_MAGIC};
+    struct statfs fs;
+    if (fstatfs(fd, &fs) < 0)
+        return false;
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (fs.f_type == types[i])
+            return true;
+    return false;
+}
+
 /* As many as root, or this user, may have. */
 static void raise_limit(void)
 {
@@ -86,6 +101,7 @@ static int open_parts(struct share *share, const struct share_config *config, st
         close(root);
         return error_set(error, EINVAL, "folder '%s': /proc cannot be shared", config->folder);
     }
+    share->flushes = !closes_silently(root);
     /* Reading it is the least that serving needs; better told now than by every request. */
     int readable = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (readable < 0) {
