@@ -13,8 +13,9 @@ _veneer() {
     run:--cpu) mapfile -t COMPREPLY < <(compgen -W 'default host' -- "$word") ;;
     run:--console) mapfile -t COMPREPLY < <(compgen -W 'stdio none unix: file:' -- "$word") ;;
     run:--balloon) mapfile -t COMPREPLY < <(compgen -W 'off' -- "$word") ;;
-    run:--cpus | run:--memory | run:--code-cache | run:--append | run:--debug-exit) COMPREPLY=() ;;
-    run:*) mapfile -t COMPREPLY < <(compgen -W '--kernel --initrd --append --cpus --memory --code-cache --engine --cpu --console --debug-exit --disk --virtio-rings --share --vsock --balloon --stats --help' -- "$word") ;;
+    run:run) mapfile -t COMPREPLY < <(compgen -W "--kernel --help $(veneer image list 2>/dev/null | sed '1d;s/ .*//')" -- "$word") ;;
+    run:--name | run:--cpus | run:--memory | run:--code-cache | run:--append | run:--debug-exit) COMPREPLY=() ;;
+    run:*) mapfile -t COMPREPLY < <(compgen -W '--kernel --initrd --append --cpus --memory --code-cache --engine --cpu --console --debug-exit --name --disk --virtio-rings --share --vsock --balloon --stats --help' -- "$word") ;;
     image:image) mapfile -t COMPREPLY < <(compgen -W 'build list import export delete' -- "$word") ;;
     image:build) mapfile -t COMPREPLY < <(compgen -W 'debian' -- "$word") ;;
     image:import) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;

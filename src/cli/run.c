@@ -9,6 +9,7 @@
 #include "cli/console.h"
 #include "cli/disk.h"
 #include "cli/option.h"
+#include "cli/run_image.h"
 #include "cli/services.h"
 #include "cli/share.h"
 #include "cli/terminal.h"
@@ -20,7 +21,10 @@ struct run_config {
     struct machine_config machine;
     const char *console;
     char vsock[SERVICES_PATH];
-    bool stats;
+    bool stats, memory_given;
+    const char *image; /* NULL: a kernel was given */
+    const char *name;  /* NULL: a temporary instance */
+    struct run_image instance;
     struct machine_disk disk[MACHINE_DISKS_MAX];
     char disk_id[MACHINE_DISKS_MAX][8]; /* "disk0" ... */
 };
@@ -61,8 +65,10 @@ static int parse_memory(void *config, const char *value, struct error *error)
     int r = option_size(value, &bytes, error);
     if (r == 0 && bytes < MACHINE_MEMORY_MIN)
         r = error_set(error, EINVAL, "is too little; give at least 1M");
-    if (r == 0)
+    if (r == 0) {
         ((struct run_config *)config)->machine.memory = bytes;
+        ((struct run_config *)config)->memory_given = true;
+    }
     return r;
 }
 
@@ -174,12 +180,20 @@ static int parse_stats(void *config, const char *value, struct error *error)
     return 0;
 }
 
+static int parse_name(void *config, const char *value, struct error *error)
+{
+    if (!store_name_valid(value))
+        return error_set(error, EINVAL, "is no name; give %s", STORE_NAME_FORM);
+    ((struct run_config *)config)->name = value;
+    return 0;
+}
+
 static const struct option_spec options[] = {
     {"kernel", "FILE", "the kernel: a Linux bzImage, an ELF with a PVH entry, or a Multiboot image", parse_kernel},
     {"initrd", "FILE", "its initial RAM disk", parse_initrd},
     {"append", "STRING", "its command line (default: console=ttyS0)", parse_append},
     {"cpus", "N", "virtual processors, 1 to 16 (default: 1)", parse_cpus},
-    {"memory", "SIZE", "guest memory, such as 512M or 2G (default: 512M)", parse_memory},
+    {"memory", "SIZE", "guest memory, such as 512M or 2G (default: 512M, with an IMAGE 1G)", parse_memory},
     {"code-cache", "SIZE",
      "what a software engine may keep of decoded and translated code, at least 1M for each CPU (default: 64M)", parse_code_cache},
     {"engine", "NAME",
@@ -210,13 +224,15 @@ static const struct option_spec options[] = {
      "off: no balloon, so that no memory of the guest comes back to the host",
      parse_balloon},
     {"debug-exit", "PORT", "end the machine with the status that the guest writes to this port", parse_debug_exit},
+    {"name", "NAME", "keep the disk of this run of an IMAGE under that name, and go on with it in the next", parse_name},
     {"stats", NULL, "print what the engine did when the machine has ended", parse_stats},
     {NULL, NULL, NULL, NULL}};
 
 static void help(void)
 {
-    puts("usage: veneer run --kernel FILE [OPTION...]\n\n"
-         "Boots a virtual machine and stays with it until it ends. On a terminal, " TERMINAL_ESCAPE_TEXT " leaves\n"
+    puts("usage: veneer run IMAGE [OPTION...]\n       veneer run --kernel FILE [OPTION...]\n\n"
+         "Boots a virtual machine and stays with it until it ends: a thin clone of an image ('veneer image list'), with the\n"
+         "kernel in it, or a kernel from a file. Without --name the clone goes when the machine ends. On a terminal, " TERMINAL_ESCAPE_TEXT " leaves\n"
          "(Ctrl-] twice sends one Ctrl-] to the guest).\n\noptions:");
     option_help(options, stdout);
     puts("\nexit status:\n"
@@ -286,6 +302,32 @@ static int run_machine(struct run_config *config, struct console *console)
     return result.status;
 }
 
+/* Takes the instance and puts its disk before the others, so that it is the first. */
+static int take_instance(struct run_config *config, struct error *error)
+{
+    struct machine_config *machine = &config->machine;
+    struct machine_disk root;
+    char name[32];
+    if (machine->disks == MACHINE_DISKS_MAX)
+        return error_set(error, EINVAL, "there is one disk too many; a machine has at most %u", MACHINE_DISKS_MAX);
+    snprintf(name, sizeof name, "vm-%d", getpid());
+    int r = run_image_take(&config->instance, config->image, config->name ? config->name : name, !config->name, machine, &root, error);
+    if (r < 0)
+        return r;
+    memmove(config->disk + 1, config->disk, machine->disks * sizeof config->disk[0]);
+    config->disk[0] = root;
+    machine->disks++;
+    if (!config->memory_given)
+        machine->memory = RUN_IMAGE_MEMORY;
+    return 0;
+}
+
+static void release_instance(struct run_config *config)
+{
+    run_image_release(&config->instance);
+    config->disk[0] = (struct machine_disk){.path = NULL}; /* its strings are the instance's */
+}
+
 /* Returns the exit status. */
 static int run_with(struct run_config *config)
 {
@@ -306,6 +348,22 @@ static int run_with(struct run_config *config)
     return run_machine(config, console);
 }
 
+/* As run_with, with the instance that was asked for. */
+static int run_instance(struct run_config *config)
+{
+    struct error error;
+    int status = MACHINE_END_FAILED;
+    if (!config->image)
+        return run_with(config);
+    if (take_instance(config, &error) < 0) {
+        log_error("%s", error.text);
+        return status;
+    }
+    status = run_with(config);
+    release_instance(config);
+    return status;
+}
+
 static int run_run(int argc, char **argv)
 {
     struct run_config config = {
@@ -313,20 +371,23 @@ static int run_run(int argc, char **argv)
         .console = "stdio",
     };
     struct error error;
-    int rest, status = 0;
+    int rest, operands, status = 0;
+    bool dashes;
     config.machine.disk = config.disk;
-    int r = option_parse(options, argc, argv, &config, &rest, &error);
+    int r = option_parse_operands(options, argc, argv, &config, &config.image, 1, &operands, &rest, &dashes, &error);
     if (r == 0 && rest < argc)
-        r = error_set(&error, EINVAL, "'%s': this command takes options only", argv[rest]);
-    if (r == 0 && !config.machine.kernel)
-        r = error_set(&error, EINVAL, "run needs --kernel FILE; 'veneer run --help' tells more");
+        r = error_set(&error, EINVAL, "'%s': this command takes an image and options only", argv[rest]);
+    if (r == 0 && !config.machine.kernel && !config.image)
+        r = error_set(&error, EINVAL, "run needs an IMAGE or --kernel FILE; 'veneer run --help' tells more");
+    if (r == 0 && config.name && !config.image)
+        r = error_set(&error, EINVAL, "--name needs an IMAGE");
     if (r > 0) {
         help();
     } else if (r < 0) {
         log_error("%s", error.text);
         status = STATUS_USAGE;
     } else {
-        status = run_with(&config);
+        status = run_instance(&config);
     }
     for (unsigned i = 0; i < config.machine.disks; i++)
         disk_free(&config.disk[i]);

@@ -26,7 +26,7 @@ expect() {
 
 expect 2 'usage: veneer'
 expect 2 "there is no command 'walk'" walk
-expect 2 'run needs --kernel' run
+expect 2 'run needs an IMAGE or --kernel' run
 expect 2 "there is no option '--kernal'" run --kernal x
 expect 2 "option '--kernel' needs a value" run --kernel
 expect 2 "option '--cpus': '0' is out of range; give a number from 1 to 16" run --cpus 0
@@ -72,7 +72,7 @@ expect 2 "option '--disk': 'x,queues=17' has bad queues: is out of range" run --
 expect 2 "option '--disk': 'x,serial=123456789012345678901' has a serial number of more than 20 bytes" run --disk x,serial=123456789012345678901
 expect 2 "option '--virtio-rings': 'round' is no form of virtio's rings; give split or packed" run --virtio-rings round
 expect 1 "$dir/no,ne" run --engine interpret --kernel "$dir/random" --disk "$dir/no,,ne"
-expect 2 "'extra': this command takes options only" run --kernel x extra
+expect 2 "'extra': this word is one too many" run a extra --kernel x
 expect 2 "'all': this command takes no operand" engines all
 expect 1 "$dir/none" run --engine interpret --kernel "$dir/none"
 expect 1 "$dir/random" run --engine interpret --kernel "$dir/random"
