@@ -1,0 +1,363 @@
+/* services_test.c - sockets and the balloon, with the drivers of an unmodified Linux.
+ *
+ * services_test ENGINE KERNEL INITRD RINGS (split or packed): the initrd's /init is services-init.c. The machine runs in this process, whose unix
+ * sockets are the host's end. Nothing here measures time: what should come is waited for, and the test's own time-out ends what hangs. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "../check.h"
+#include "base/unix.h"
+#include "machine/balloon.h"
+
+#define MIB (UINT64_C(1) << 20)
+#define ECHO 1000u
+#define SWALLOW 1001u
+#define PRODUCE 1002u
+#define COMMAND 1003u
+#define MANY 50u
+
+static struct session {
+    struct machine *machine;
+    pthread_mutex_t lock;
+    pthread_cond_t news;
+    char line[512];
+    size_t used;
+    unsigned complaints;
+    bool ready, ended;
+    enum machine_end end;
+} session = {.lock = PTHREAD_MUTEX_INITIALIZER, .news = PTHREAD_COND_INITIALIZER};
+
+static char folder[] = "/tmp/veneer-services-XXXXXX", path[64];
+
+static void take_line(const char *line)
+{
+    static const char *const bad[] = {"BUG:", "WARNING:", "Oops", "Kernel panic", "module ", "virtio_balloon: Out of puff"};
+    if (getenv("SERVICES_VERBOSE"))
+        fprintf(stderr, "guest: %s\n", line);
+    if (strcmp(line, "READY") == 0)
+        session.ready = true;
+    for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        if (strncmp(line, bad[i], strlen(bad[i])) == 0 || strstr(line, bad[i])) {
+            session.complaints++;
+            fprintf(stderr, "the guest: %s\n", line);
+        }
+    }
+}
+
+static void console_write(void *owner, const void *bytes, size_t length)
+{
+    (void)owner;
+    pthread_mutex_lock(&session.lock);
+    for (size_t i = 0; i < length; i++) {
+        char c = ((const char *)bytes)[i];
+        if (c != '\n' && c != '\r' && session.used < sizeof session.line - 1) {
+            session.line[session.used++] = c;
+        } else if (c == '\n') {
+            session.line[session.used] = '\0';
+            session.used = 0;
+            take_line(session.line);
+        }
+    }
+    pthread_cond_broadcast(&session.news);
+    pthread_mutex_unlock(&session.lock);
+}
+
+static void *run(void *context)
+{
+    struct machine_result result;
+    (void)context;
+    machine_run(session.machine, &result);
+    if (result.end != MACHINE_END_POWER_OFF)
+        fprintf(stderr, "the machine ended: %s\n", result.text);
+    pthread_mutex_lock(&session.lock);
+    session.ended = true;
+    session.end = result.end;
+    pthread_cond_broadcast(&session.news);
+    pthread_mutex_unlock(&session.lock);
+    return NULL;
+}
+
+/* --- the host's end of sockets, which block */
+
+/* Asks for a port; returns the descriptor after its OK, or -1 when it was refused. */
+static int dial(unsigned port)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char line[32];
+    size_t used = 0;
+    memcpy(address.sun_path, path, strlen(path) + 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
+        perror("connect");
+    dprintf(fd, "CONNECT %u\n", port);
+    while (used < sizeof line - 1 && read(fd, line + used, 1) == 1 && line[used] != '\n')
+        used++;
+    if (used > 3 && memcmp(line, "OK ", 3) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+static bool send_all(int fd, const uint8_t *bytes, size_t length)
+{
+    while (length) {
+        ssize_t n = send(fd, bytes, length, MSG_NOSIGNAL);
+        if (n <= 0)
+            return false;
+        bytes += n;
+        length -= (size_t)n;
+    }
+    return true;
+}
+
+/* Up to the end; returns how many. */
+static size_t read_all(int fd, uint8_t *ret_bytes, size_t size)
+{
+    size_t used = 0;
+    ssize_t n;
+    while (used < size && (n = read(fd, ret_bytes + used, size - used)) > 0)
+        used += (size_t)n;
+    return used;
+}
+
+/* The answer to a command, without its newline. */
+static const char *tell(const char *text)
+{
+    static char answer[400];
+    int fd = dial(COMMAND);
+    CHECK(fd >= 0);
+    dprintf(fd, "%s\n", text);
+    answer[read_all(fd, (uint8_t *)answer, sizeof answer - 1)] = '\0';
+    answer[strcspn(answer, "\n")] = '\0';
+    close(fd);
+    return answer;
+}
+
+static uint8_t pattern(uint64_t place)
+{
+    return (uint8_t)(place * 31 >> 3);
+}
+
+/* --- sockets */
+
+static void *echo_one(void *context)
+{
+    size_t number = (size_t)(uintptr_t)context, length = 40000 + 17 * number;
+    uint8_t *sent = malloc(length), *got = malloc(length + 1);
+    bool good = false;
+    int fd = dial(ECHO);
+    for (size_t i = 0; i < length; i++)
+        sent[i] = (uint8_t)(pattern(i) + number);
+    /* What is sent fits into what sockets hold on the way, so that it may all be sent before any is read. */
+    if (fd >= 0 && send_all(fd, sent, length) && shutdown(fd, SHUT_WR) == 0)
+        good = read_all(fd, got, length + 1) == length && memcmp(sent, got, length) == 0;
+    if (fd >= 0)
+        close(fd);
+    free(sent);
+    free(got);
+    return (void *)(uintptr_t)good;
+}
+
+static void test_many(void)
+{
+    pthread_t thread[MANY];
+    unsigned good = 0;
+    for (unsigned i = 0; i < MANY; i++)
+        CHECK_EQ(pthread_create(&thread[i], NULL, echo_one, (void *)(uintptr_t)i), 0);
+    for (unsigned i = 0; i < MANY; i++) {
+        void *result = NULL;
+        pthread_join(thread[i], &result);
+        good += result != NULL;
+    }
+    CHECK_EQ(good, MANY);
+}
+
+/* More than any buffer on the way holds, each way. */
+static void test_bulk(size_t length)
+{
+    uint8_t *bytes = malloc(length + 1);
+    uint64_t sum = 0, wrong = 0;
+    char due[64];
+    for (size_t i = 0; i < length; i++) {
+        bytes[i] = pattern(i);
+        sum += (uint64_t)bytes[i] * (i % 251 + 1);
+    }
+    int fd = dial(SWALLOW);
+    CHECK(send_all(fd, bytes, length));
+    CHECK_EQ(shutdown(fd, SHUT_WR), 0);
+    bytes[read_all(fd, bytes, length)] = '\0';
+    snprintf(due, sizeof due, "%zu %llu\n", length, (unsigned long long)sum);
+    CHECK_STR((char *)bytes, due);
+    close(fd);
+    fd = dial(PRODUCE);
+    dprintf(fd, "%zu\n", length);
+    usleep(1000); /* not a wait: it fills while nobody reads */
+    CHECK_EQ(read_all(fd, bytes, length + 1), length);
+    for (size_t i = 0; i < length; i++)
+        wrong += bytes[i] != pattern(i);
+    CHECK_EQ(wrong, 0);
+    close(fd);
+    free(bytes);
+}
+
+static void *answer_one(void *context)
+{
+    int listener = *(int *)context;
+    char text[64] = "";
+    int fd;
+    while ((fd = accept(listener, NULL, NULL)) < 0 && errno == EAGAIN)
+        usleep(1000);
+    read_all(fd, (uint8_t *)text, sizeof text - 1);
+    dprintf(fd, "you said %s", text);
+    close(fd);
+    return NULL;
+}
+
+static void test_from_guest(void)
+{
+    struct error error;
+    char other[80];
+    int listener = -1;
+    pthread_t thread;
+    CHECK_STR(tell("dial 5000 x"), "error Connection reset by peer");
+    snprintf(other, sizeof other, "%s_5000", path);
+    CHECK_EQ(unix_listen(other, 4, "test socket", &listener, &error), 0);
+    CHECK_EQ(pthread_create(&thread, NULL, answer_one, &listener), 0);
+    CHECK_STR(tell("dial 5000 good morning"), "got you said good morning");
+    pthread_join(thread, NULL);
+    close(listener);
+    unlink(other);
+}
+
+static void test_ends(void)
+{
+    CHECK_EQ(dial(77), -1); /* nobody listens there */
+    /* A client that goes in the middle of it: the guest's program ends, and all goes on. */
+    int fd = dial(PRODUCE);
+    dprintf(fd, "%u\n", 100u << 20);
+    uint8_t bytes[1000];
+    CHECK(read(fd, bytes, sizeof bytes) > 0);
+    close(fd);
+    CHECK_STR(tell("what"), "error what?");
+}
+
+/* --- the balloon */
+
+static struct machine_memory memory(void)
+{
+    struct machine_memory now;
+    machine_memory(session.machine, &now);
+    return now;
+}
+
+#define AWAIT(condition)             \
+    do {                             \
+        while (!(condition))         \
+            usleep(10000);           \
+        CHECK(condition);            \
+    } while (0)
+
+/* A program of the guest has so many bytes, no more; it checks what it stored before. */
+static void hold(uint64_t bytes)
+{
+    char text[64], due[64];
+    snprintf(text, sizeof text, "hold %llu", (unsigned long long)bytes);
+    snprintf(due, sizeof due, "held %llu, 0 wrong", (unsigned long long)bytes);
+    CHECK_STR(tell(text), due);
+}
+
+static void test_reclaim(uint64_t bytes)
+{
+    AWAIT(memory().balloon.known >> BALLOON_FREE & 1);
+    CHECK(memory().balloon.present);
+    hold(bytes);
+    uint64_t high = memory().resident;
+    CHECK(high >= bytes);
+    hold(0);
+    AWAIT(memory().resident + bytes / 2 < high);
+    /* And the guest has all of it again. */
+    AWAIT(memory().balloon.actual == 0);
+    hold(bytes);
+    hold(4096); /* which checks what was stored */
+}
+
+static void test_target(void)
+{
+    struct error error;
+    CHECK_EQ(machine_balloon_set(session.machine, 300 * MIB, &error), -ERANGE);
+    CHECK_EQ(machine_balloon_set(session.machine, 64 * MIB, &error), 0);
+    AWAIT(memory().balloon.actual == 64 * MIB);
+    CHECK_EQ(memory().balloon.target, 64 * MIB);
+    CHECK(memory().balloon.inflated >= 64 * MIB);
+    CHECK(memory().resident <= 256 * MIB - 64 * MIB);
+    CHECK_EQ(machine_balloon_set(session.machine, 0, &error), 0);
+    AWAIT(memory().balloon.actual == 0);
+}
+
+/* A guest that needs what the balloon has gets it, rather than to kill a program. */
+static void test_pressure(void)
+{
+    struct error error;
+    CHECK_EQ(machine_balloon_set(session.machine, 100 * MIB, &error), 0);
+    AWAIT(memory().balloon.actual == 100 * MIB);
+    hold(140 * MIB);
+    CHECK(memory().balloon.actual < 100 * MIB);
+    hold(0);
+    CHECK_EQ(machine_balloon_set(session.machine, 0, &error), 0);
+    AWAIT(memory().balloon.actual == 0);
+}
+
+int main(int argc, char **argv)
+{
+    struct error error = {0};
+    const struct engine_ops *engine = argc == 5 ? engine_find(argv[1]) : NULL;
+    if (!engine) {
+        fprintf(stderr, "usage: services_test ENGINE KERNEL INITRD RINGS\n");
+        return 2;
+    }
+    bool slow = strcmp(argv[1], "interpret") == 0;
+    CHECK(mkdtemp(folder) != NULL);
+    snprintf(path, sizeof path, "%s/vsock", folder);
+    struct machine_config config = {.kernel = argv[2], .initrd = argv[3], .append = "console=ttyS0 panic=-1 quiet", .vcpus = 2,
+                                    .memory = 256 * MIB, .engine = engine, .debug_exit_port = -1, .vsock = path,
+                                    .virtio_packed = strcmp(argv[4], "packed") == 0,
+                                    .console_write = console_write};
+    pthread_t thread;
+    if (machine_create(&config, &session.machine, &error) < 0) {
+        fprintf(stderr, "%s\n", error.text);
+        return 1;
+    }
+    CHECK_EQ(pthread_create(&thread, NULL, run, NULL), 0);
+    pthread_mutex_lock(&session.lock);
+    while (!session.ready && !session.ended)
+        pthread_cond_wait(&session.news, &session.lock);
+    pthread_mutex_unlock(&session.lock);
+    if (!session.ended) {
+        test_from_guest();
+        test_ends();
+        test_bulk(slow ? 1 * MIB : 8 * MIB);
+        test_many();
+        test_reclaim(slow ? 64 * MIB : 160 * MIB);
+        test_target();
+        if (!slow) /* what the guest does then is no matter of the engine */
+            test_pressure();
+        int fd = dial(COMMAND);
+        dprintf(fd, "off\n");
+        pthread_mutex_lock(&session.lock);
+        while (!session.ended)
+            pthread_cond_wait(&session.news, &session.lock);
+        pthread_mutex_unlock(&session.lock);
+        close(fd);
+    }
+    pthread_join(thread, NULL);
+    CHECK_EQ(session.end, MACHINE_END_POWER_OFF);
+    CHECK_EQ(session.complaints, 0);
+    machine_destroy(session.machine);
+    CHECK_EQ(rmdir(folder), 0); /* the socket is gone */
+    CHECK_DONE();
+}
