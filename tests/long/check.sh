@@ -20,5 +20,6 @@ if [ $status != 0 ] || ! grep -q "LONG-INIT ok, $cpus CPUs" "$folder/log"; then
     exit 1
 fi
 compared=$(awk '/runs_compared/ { sum += $2 } END { print sum + 0 }' "$folder/log")
-echo "check: $compared runs of traces compared, no difference"
+faults=$(awk '/faults_compared/ { sum += $2 } END { print sum + 0 }' "$folder/log")
+echo "check: $compared runs of traces compared, $faults of them to a fault, no difference"
 [ "$compared" -gt 1000000 ]

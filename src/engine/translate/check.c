@@ -3,7 +3,8 @@
  *
  * A trace is left unchecked from the start when it comes to an instruction that cannot be done twice: device
  * access, what changes more than registers and memory, long stores. What the interpreter may store to is saved
- * before each of its instructions, at the operand and around the top of the stack. */
+ * before each of its instructions, at the operand and around the top of the stack. When an instruction faults, the trace must
+ * come to the same fault, in the same state. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,8 +26,12 @@ struct saved {
     uint8_t before[SAVED_BYTES], after[SAVED_BYTES];
 };
 
+enum outcome { DONE, FAULTED, GIVEN_UP };
+
 struct check {
     struct x86_cpu before, after;
+    struct x86_event raised; /* when it FAULTED */
+    uint64_t raised_cr2;
     bool given_up; /* an instruction cannot be done twice */
     unsigned count;
     struct saved saved[SAVED_MAX];
@@ -102,12 +107,12 @@ static void save_operands(struct translate_vcpu *t, struct check *check, const s
         save(t, check, (address | 4095) + 1);
 }
 
-/* Interprets the trace's instructions. False when one faulted. */
-static bool interpret_all(struct translate_vcpu *t, struct check *check, const struct trace *trace)
+/* Interprets the trace's instructions. */
+static enum outcome interpret_all(struct translate_vcpu *t, struct check *check, const struct trace *trace)
 {
     struct x86_core *core = &t->soft.core;
     jmp_buf *outer = core->escape, here;
-    bool done = false;
+    volatile enum outcome outcome = FAULTED;
     if (_setjmp(here) == 0) {
         core->escape = &here;
         for (unsigned i = 0; i < trace->count; i++) {
@@ -121,10 +126,12 @@ static bool interpret_all(struct translate_vcpu *t, struct check *check, const s
                 break;
             core->insn->exec(core, core->insn);
         }
-        done = !check->given_up;
+        outcome = DONE;
     }
     core->escape = outer;
-    return done;
+    check->raised = core->raised;
+    check->raised_cr2 = core->raised_cr2;
+    return check->given_up ? GIVEN_UP : outcome;
 }
 
 static void print_state(const struct x86_cpu *before, const struct x86_cpu *want, const struct x86_cpu *got)
@@ -166,12 +173,12 @@ static _Noreturn void report(const struct translate_vcpu *t, const struct check 
 }
 
 /* But for arithmetic flags that are undefined at the end, both must agree. */
-static void compare(struct translate_vcpu *t, const struct check *check, const struct trace *trace)
+static void compare(struct translate_vcpu *t, const struct check *check, const struct trace *trace, uint32_t undefined)
 {
     const struct x86_cpu *want = &check->after, *got = &t->soft.core.cpu;
     if (memcmp(want->reg, got->reg, sizeof want->reg) != 0)
         report(t, check, trace, "registers");
-    if ((want->rflags ^ got->rflags) & ~(uint64_t)t->exit_undefined)
+    if ((want->rflags ^ got->rflags) & ~(uint64_t)undefined)
         report(t, check, trace, "flags");
     if (memcmp(want->ymm, got->ymm, sizeof want->ymm) != 0 || memcmp(want->fx, got->fx, sizeof want->fx) != 0)
         report(t, check, trace, "vector or x87 state");
@@ -180,10 +187,49 @@ static void compare(struct translate_vcpu *t, const struct check *check, const s
             report(t, check, trace, "memory");
 }
 
+/* Puts memory and registers back to where they were, having noted how they came out. */
+static void undo(struct check *check, struct x86_cpu *cpu)
+{
+    check->after = *cpu;
+    for (unsigned i = 0; i < check->count; i++)
+        memcpy(check->saved[i].after, check->saved[i].host, check->saved[i].length);
+    for (unsigned i = check->count; i-- > 0;)
+        memcpy(check->saved[i].host, check->saved[i].before, check->saved[i].length);
+    *cpu = check->before;
+}
+
+/* The trace has raised an exception. */
+static void compare_fault(struct translate_vcpu *t, const struct check *check, const struct trace *trace)
+{
+    const struct x86_event *want = &check->raised, *got = &t->soft.core.raised;
+    if (want->vector != got->vector || want->error_code != got->error_code ||
+        (want->vector == X86_PF && check->raised_cr2 != t->soft.core.raised_cr2))
+        report(t, check, trace, "the exception that it raises");
+    compare(t, check, trace, t->fault_undefined);
+}
+
+/* Runs the trace; an exception that it raises is noted in *ret_faulted. */
+static bool run_caught(struct translate_vcpu *t, struct trace *trace, bool (*run)(struct translate_vcpu *, struct trace *),
+                       bool *ret_faulted)
+{
+    struct x86_core *core = &t->soft.core;
+    jmp_buf *outer = core->escape, here;
+    volatile bool plain = false;
+    *ret_faulted = true;
+    if (_setjmp(here) == 0) {
+        core->escape = &here;
+        plain = run(t, trace);
+        *ret_faulted = false;
+    }
+    core->escape = outer;
+    return plain;
+}
+
 bool check_trace(struct translate_vcpu *t, struct trace *trace, bool (*run)(struct translate_vcpu *, struct trace *))
 {
     struct x86_core *core = &t->soft.core;
     struct check *check = t->checker;
+    bool faulted;
     if (!check)
         check = t->checker = malloc(sizeof *check);
     if (!check)
@@ -191,21 +237,24 @@ bool check_trace(struct translate_vcpu *t, struct trace *trace, bool (*run)(stru
     check->before = core->cpu;
     check->count = 0;
     check->given_up = false;
-    bool done = interpret_all(t, check, trace);
+    enum outcome outcome = interpret_all(t, check, trace);
     bool dropped = trace->dead; /* it stored to its own code */
-    check->after = core->cpu;
-    for (unsigned i = 0; i < check->count; i++)
-        memcpy(check->saved[i].after, check->saved[i].host, check->saved[i].length);
-    for (unsigned i = check->count; i-- > 0;)
-        memcpy(check->saved[i].host, check->saved[i].before, check->saved[i].length);
-    core->cpu = check->before;
+    undo(check, &core->cpu);
     if (dropped)
         return true;
-    bool plain = run(t, trace);
-    if (done && !t->checked_away) {
+    bool plain = run_caught(t, trace, run, &faulted);
+    if (outcome != GIVEN_UP && (faulted || !t->checked_away)) {
         t->stats.checked++;
-        compare(t, check, trace);
+        t->stats.checked_faults += faulted;
+        if (faulted != (outcome == FAULTED))
+            report(t, check, trace, faulted ? "that it faults" : "that it does not fault");
+        if (faulted)
+            compare_fault(t, check, trace);
+        else
+            compare(t, check, trace, t->exit_undefined);
     }
+    if (faulted)
+        longjmp(*core->escape, 1);
     return plain;
 }
 

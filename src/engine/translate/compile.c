@@ -433,6 +433,13 @@ static void emit_to_second(struct compiler *c, const struct slow *slow)
     emit_jmp_to(e, to);
 }
 
+/* The arithmetic flags that a fault of the instruction may show otherwise than it should. */
+static uint16_t stale_before(const struct compiler *c, unsigned insn)
+{
+    uint32_t undefined = insn ? c->undefined[insn - 1] : 0;
+    return (uint16_t)(c->flags_needed[insn] ? undefined : X86_FLAGS_ARITH);
+}
+
 /* Exits, out of the way: R11 says which. Returns false when memory ran out. */
 static bool emit_slows(struct compiler *c)
 {
@@ -451,7 +458,8 @@ static bool emit_slows(struct compiler *c)
                               .thunk = emit_offset(e), .insn = slow->insn, .kind = slow->kind,
                               .resume = slow->resume, .missed = slow->missed,
                               .mnemonic = (uint16_t)c->native[slow->insn].insn.mnemonic,
-                              .undefined = c->undefined[slow->insn] | (X86_FLAGS_ARITH & ~live)};
+                              .undefined = (uint16_t)(c->undefined[slow->insn] | (X86_FLAGS_ARITH & ~live)),
+                              .at_fault = stale_before(c, slow->insn)};
         if (slow->resume_next && slow->insn + 1u < c->insns)
             site->resume = (slow->second ? c->second : c->start)[slow->insn + 1];
         if (!e->full)

@@ -63,7 +63,8 @@ static void on_fault(int number, siginfo_t *info, void *context)
         return;
     }
     uint32_t leave = insn >= trace->saved_from ? t->thunks.leave_saved : t->thunks.leave;
-    t->fault = (struct site){.trace = trace, .insn = (uint16_t)insn, .kind = SITE_INTERPRET};
+    t->fault = (struct site){.trace = trace, .insn = (uint16_t)insn, .kind = SITE_INTERPRET,
+                             .at_fault = X86_FLAGS_ARITH};
     uc->uc_mcontext.gregs[REG_R11] = (greg_t)(uintptr_t)&t->fault;
     uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)(t->code.exec + leave);
 }

@@ -249,6 +249,7 @@ static bool run_trace(struct translate_vcpu *t, struct trace *trace)
         }
         trace = site->trace;
         t->exit_undefined = site->undefined;
+        t->fault_undefined = site->at_fault;
         t->stats.exit[site->kind]++;
         switch ((enum site_kind)site->kind) {
         case SITE_NEXT:

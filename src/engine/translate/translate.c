@@ -138,6 +138,7 @@ static void tier_stats(const struct engine_vcpu *vcpu, FILE *out)
         {"traces_made", s->traces},
         {"traces_dropped", s->dropped},
         {"runs_compared", s->checked},
+        {"faults_compared", s->checked_faults},
         {"trace_flushes", s->flushes},
         {"code_bytes", t->code.used},
         {"arena_bytes", t->arena_used},

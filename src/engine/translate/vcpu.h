@@ -53,7 +53,8 @@ struct site {
     uint32_t resume;        /* offset in code memory */
     uint32_t field;         /* SITE_NEXT: the displacement to patch */
     uint32_t thunk;          /* SITE_NEXT: where the displacement goes when not linked */
-    uint32_t undefined;     /* arithmetic flags that are undefined or dead there */
+    uint16_t undefined;     /* arithmetic flags that are undefined or dead there */
+    uint16_t at_fault;      /* SITE_INTERPRET: those that are before the instruction */
     uint16_t insn;
     uint16_t mnemonic;      /* SITE_INTERPRET: of insn, for statistics; 0: the host faulted */
     uint8_t kind;
@@ -165,7 +166,7 @@ struct thunks {
 
 struct translate_stats {
     uint64_t traces, code_bytes, flushes, links, unlinks, dropped;
-    uint64_t checked;
+    uint64_t checked, checked_faults;
     uint64_t followed; /* ends of traces in the interpreter, from where the next was at hand */
     uint64_t exit[SITE_KINDS];
     /* Single instructions that traces had interpreted, by mnemonic: always, and for want of a TLB entry. */
@@ -226,6 +227,7 @@ struct translate_vcpu {
     bool check;                /* compare each trace with the interpreter (check.c) */
     bool checked_away;         /* the last run did not end with its trace */
     uint32_t exit_undefined;   /* arithmetic flags that have no meaning where the last run ended */
+    uint32_t fault_undefined;  /* and at a fault of the instruction that it had interpreted last */
     bool no_vectors;           /* the next block needs vector registers that the guest may not use now */
     bool fill_jump;            /* an indirect jump missed: enter the next trace in `jump` */
     void *signal_stack;
