@@ -10,17 +10,14 @@
 #include "device/virtio/virtio_pci.h"
 
 #include <errno.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
-#include "device/virtio/virtio_private.h"
+#include "device/virtio/virtio_pci_private.h"
 
-#define SAVED_VERSION 1
 #define VENDOR 0x1af4u
 #define DEVICE_BASE 0x1040u /* 4.1.2 */
-#define NO_VECTOR 0xffffu
 #define BAR_MSIX 1u
 #define BAR_REGISTERS 4u
 #define PAGE 0x1000u
@@ -38,27 +35,6 @@ enum { C_DEVICE_SELECT = 0x00, C_DEVICE_FEATURE = 0x04, C_DRIVER_SELECT = 0x08, 
        C_END = 0x38 };
 enum { ISR_QUEUE = 1, ISR_CONFIG = 2 };
 
-struct virtio_pci {
-    struct device device;
-    struct virtio_transport transport;
-    struct pci_function function;
-    struct virtio_device *virtio;
-    unsigned instance, window; /* the PCI configuration access capability's offset */
-
-    uint8_t status, isr, generation;
-    uint32_t device_select, driver_select;
-    uint64_t driver_features;
-    uint16_t queue_select, config_vector, queue_vector[VIRTIO_QUEUES_MAX];
-    bool running, resetting;
-    void (*gone)(void *context);
-    void *gone_context;
-};
-
-static struct virtio_pci *of_device(const struct device *device)
-{
-    return (struct virtio_pci *)((uintptr_t)device - offsetof(struct virtio_pci, device));
-}
-
 static struct virtio_pci *of_transport(const struct virtio_transport *transport)
 {
     return (struct virtio_pci *)((uintptr_t)transport - offsetof(struct virtio_pci, transport));
@@ -75,7 +51,7 @@ static struct virtio_pci *of_function(const struct pci_function *function)
 static void interrupt(struct virtio_pci *pci, uint8_t isr, uint16_t vector)
 {
     if (pci_msix_enabled(&pci->function)) {
-        if (vector != NO_VECTOR)
+        if (vector != VIRTIO_PCI_NO_VECTOR)
             pci_msix_notify(&pci->function, vector);
         return;
     }
@@ -131,17 +107,17 @@ static void power_on_state(struct virtio_pci *pci)
     pci->device_select = pci->driver_select = 0;
     pci->driver_features = 0;
     pci->queue_select = 0;
-    pci->config_vector = NO_VECTOR;
+    pci->config_vector = VIRTIO_PCI_NO_VECTOR;
     pci->running = pci->resetting = false;
     atomic_store(&virtio->driver_features, 0);
     for (unsigned i = 0; i < virtio->queues; i++) {
         virtio->queue[i]->setup = (struct virtqueue_setup){.size = (uint16_t)virtio->queue[i]->size_max};
-        pci->queue_vector[i] = NO_VECTOR;
+        pci->queue_vector[i] = VIRTIO_PCI_NO_VECTOR;
     }
     pci_intx(&pci->function, 0);
 }
 
-static void begin_reset(struct virtio_pci *pci)
+void virtio_pci_begin_reset(struct virtio_pci *pci)
 {
     if (!pci->running) {
         power_on_state(pci);
@@ -229,7 +205,7 @@ static uint64_t bytes_at(const uint8_t *image, unsigned limit, uint64_t offset, 
 }
 
 /* The driver must accept VERSION_1 and nothing that was not offered; else FEATURES_OK stays clear (3.1.1). */
-static bool features_fit(const struct virtio_pci *pci)
+bool virtio_pci_features_fit(const struct virtio_pci *pci)
 {
     return !(pci->driver_features & ~pci->virtio->offered) &&
            (pci->driver_features & VIRTIO_BIT(VIRTIO_F_VERSION_1));
@@ -240,12 +216,12 @@ static void write_status(struct virtio_pci *pci, uint8_t value)
 {
     uint8_t was = pci->status;
     if (value == 0) {
-        begin_reset(pci);
+        virtio_pci_begin_reset(pci);
         return;
     }
     value &= VIRTIO_ACKNOWLEDGE | VIRTIO_DRIVER | VIRTIO_DRIVER_OK | VIRTIO_FEATURES_OK | VIRTIO_FAILED;
     if (!(was & VIRTIO_FEATURES_OK) && (value & VIRTIO_FEATURES_OK)) {
-        if (features_fit(pci))
+        if (virtio_pci_features_fit(pci))
             atomic_store(&pci->virtio->driver_features, pci->driver_features);
         else
             value &= (uint8_t)~VIRTIO_FEATURES_OK;
@@ -269,7 +245,7 @@ static void write_features(struct virtio_pci *pci, uint32_t value)
 
 static uint16_t vector(const struct virtio_pci *pci, uint64_t value)
 {
-    return value < pci->function.msix.vectors ? (uint16_t)value : NO_VECTOR;
+    return value < pci->function.msix.vectors ? (uint16_t)value : VIRTIO_PCI_NO_VECTOR;
 }
 
 /* Split rings need a power of two; packed ones do not (2.7, 2.8.10.1). Until the features are settled either may come. */
@@ -361,7 +337,7 @@ static void write_device_config(struct virtio_pci *pci, uint64_t offset, unsigne
 
 static uint64_t registers_read(struct device *device, unsigned region, uint64_t offset, unsigned size)
 {
-    struct virtio_pci *pci = of_device(device);
+    struct virtio_pci *pci = virtio_pci_of(device);
     uint8_t image[C_END];
     (void)region;
     switch (offset & ~(uint64_t)(PAGE - 1)) {
@@ -379,7 +355,7 @@ static uint64_t registers_read(struct device *device, unsigned region, uint64_t 
 
 static void registers_write(struct device *device, unsigned region, uint64_t offset, unsigned size, uint64_t value)
 {
-    struct virtio_pci *pci = of_device(device);
+    struct virtio_pci *pci = virtio_pci_of(device);
     (void)region;
     switch (offset & ~(uint64_t)(PAGE - 1)) {
     case AT_COMMON: write_common(pci, (unsigned)offset, size, value); break;
@@ -478,151 +454,17 @@ static int describe(struct virtio_pci *pci)
 
 /* ---- the device on the board ---- */
 
-static void pci_reset(struct device *device)
+void virtio_pci_reset(struct device *device)
 {
-    struct virtio_pci *pci = of_device(device);
+    struct virtio_pci *pci = virtio_pci_of(device);
     pci_function_reset(&pci->function);
     virtio_io_allow(pci->virtio, false);
-    begin_reset(pci);
-}
-
-static void save_queue(const struct virtio_pci *pci, unsigned index, struct stream *stream)
-{
-    const struct virtqueue *queue = pci->virtio->queue[index];
-    /* One that the I/O thread has not begun with yet stands where it will start. */
-    const struct virtqueue_position *at = queue->ring ? &queue->position : &pci->virtio->io->from[index];
-    stream_put_u16(stream, queue->setup.size);
-    stream_put_u8(stream, queue->setup.enabled);
-    stream_put_u64(stream, queue->setup.descriptors);
-    stream_put_u64(stream, queue->setup.driver);
-    stream_put_u64(stream, queue->setup.device);
-    stream_put_u16(stream, pci->queue_vector[index]);
-    stream_put_u16(stream, at->avail);
-    stream_put_u16(stream, at->used);
-    stream_put_u8(stream, at->avail_wrap);
-    stream_put_u8(stream, at->used_wrap);
-}
-
-static void pci_save(const struct device *device, struct stream *stream)
-{
-    const struct virtio_pci *pci = of_device(device);
-    const struct virtio_device *virtio = pci->virtio;
-    stream_begin(stream, virtio->ops->name, SAVED_VERSION);
-    stream_put_u32(stream, pci->instance);
-    pci_function_save(&pci->function, stream);
-    stream_put_u8(stream, pci->status);
-    stream_put_u8(stream, pci->isr);
-    stream_put_u8(stream, pci->generation);
-    stream_put_u8(stream, pci->resetting);
-    stream_put_u32(stream, pci->device_select);
-    stream_put_u32(stream, pci->driver_select);
-    stream_put_u64(stream, pci->driver_features);
-    stream_put_u16(stream, pci->queue_select);
-    stream_put_u16(stream, pci->config_vector);
-    stream_put_u32(stream, virtio->config_size);
-    stream_put_bytes(stream, virtio->config, virtio->config_size);
-    stream_put_u32(stream, virtio->queues);
-    for (unsigned i = 0; i < virtio->queues; i++)
-        save_queue(pci, i, stream);
-    if (virtio->ops->save)
-        virtio->ops->save(virtio, stream);
-    stream_end(stream);
-}
-
-static uint16_t load_vector(const struct virtio_pci *pci, struct stream *stream)
-{
-    uint16_t value = stream_get_u16(stream);
-    if (value != NO_VECTOR && value >= pci->function.msix.vectors)
-        stream_fail(stream, "%s: interrupt vector %u does not exist", pci->virtio->ops->name, value);
-    return value;
-}
-
-static void load_queue(struct virtio_pci *pci, unsigned index, struct stream *stream)
-{
-    struct virtqueue *queue = pci->virtio->queue[index];
-    struct virtqueue_setup *setup = &queue->setup;
-    struct virtqueue_position *at = &pci->virtio->io->from[index];
-    setup->size = stream_get_u16(stream);
-    setup->enabled = stream_get_u8(stream) != 0;
-    setup->descriptors = stream_get_u64(stream);
-    setup->driver = stream_get_u64(stream);
-    setup->device = stream_get_u64(stream);
-    pci->queue_vector[index] = load_vector(pci, stream);
-    at->avail = stream_get_u16(stream);
-    at->used = stream_get_u16(stream);
-    at->avail_wrap = stream_get_u8(stream) != 0;
-    at->used_wrap = stream_get_u8(stream) != 0;
-    bool packed = pci->driver_features & VIRTIO_BIT(VIRTIO_F_RING_PACKED);
-    if (setup->size == 0 || setup->size > queue->size_max || (!packed && (setup->size & (setup->size - 1))))
-        stream_fail(stream, "%s: queue %u has %u entries", pci->virtio->ops->name, index, setup->size);
-}
-
-/* What can be checked without the guest's memory, which is loaded later; the rings are checked when they are attached. */
-static void load_registers(struct virtio_pci *pci, struct stream *stream, bool *ret_resetting)
-{
-    struct virtio_device *virtio = pci->virtio;
-    pci->status = stream_get_u8(stream);
-    pci->isr = stream_get_u8(stream);
-    pci->generation = stream_get_u8(stream);
-    *ret_resetting = stream_get_u8(stream) != 0;
-    pci->device_select = stream_get_u32(stream);
-    pci->driver_select = stream_get_u32(stream);
-    pci->driver_features = stream_get_u64(stream);
-    pci->queue_select = stream_get_u16(stream);
-    pci->config_vector = load_vector(pci, stream);
-    if ((pci->status & VIRTIO_FEATURES_OK) ? !features_fit(pci) : (pci->status & VIRTIO_DRIVER_OK) != 0)
-        stream_fail(stream, "%s: features 0x%llx are not what this device has", virtio->ops->name,
-                    (unsigned long long)pci->driver_features);
-    if (stream_get_u32(stream) != virtio->config_size)
-        stream_fail(stream, "%s: the saved configuration has another size", virtio->ops->name);
-    stream_get_bytes(stream, virtio->config, virtio->config_size);
-    if (stream_get_u32(stream) != virtio->queues)
-        stream_fail(stream, "%s: the saved device has another number of queues", virtio->ops->name);
-    for (unsigned i = 0; i < virtio->queues; i++)
-        load_queue(pci, i, stream);
-}
-
-static int pci_load(struct device *device, struct stream *stream, struct error *error)
-{
-    struct virtio_pci *pci = of_device(device);
-    struct virtio_device *virtio = pci->virtio;
-    uint8_t config[VIRTIO_CONFIG_MAX];
-    bool resetting = false;
-    if (pci->running)
-        return error_set(error, EBUSY, "%s: a saved state is loaded before the machine runs", virtio->ops->name);
-    memcpy(config, virtio->config, sizeof config);
-    stream_enter(stream, virtio->ops->name, SAVED_VERSION);
-    uint32_t instance = stream_get_u32(stream);
-    if (instance != pci->instance)
-        stream_fail(stream, "%s %u was saved where this machine has %u", virtio->ops->name, instance, pci->instance);
-    pci_function_load(&pci->function, stream, NULL);
-    load_registers(pci, stream, &resetting);
-    if (virtio->ops->load)
-        virtio->ops->load(virtio, stream);
-    stream_leave(stream);
-    int status = stream_status(stream, error);
-    if (status < 0) {
-        memcpy(virtio->config, config, sizeof config);
-        for (unsigned i = 0; i < virtio->queues; i++)
-            virtio->io->from[i] = VIRTQUEUE_BEGIN;
-        pci->generation = 0;
-        pci_reset(device);
-        return status;
-    }
-    virtio_io_allow(virtio, pci_bus_master(&pci->function));
-    atomic_store(&virtio->driver_features, (pci->status & VIRTIO_FEATURES_OK) ? pci->driver_features : 0);
-    if (pci->status & VIRTIO_DRIVER_OK) {
-        pci->running = true;
-        virtio_io_control(virtio, VIRTIO_IO_START);
-        if (resetting)
-            begin_reset(pci);
-    }
-    return 0;
+    virtio_pci_begin_reset(pci);
 }
 
 static void pci_destroy(struct device *device)
 {
-    struct virtio_pci *pci = of_device(device);
+    struct virtio_pci *pci = virtio_pci_of(device);
     pci_remove(&pci->function);
     virtio_device_destroy(pci->virtio);
     free(pci);
@@ -630,8 +472,8 @@ static void pci_destroy(struct device *device)
 
 int virtio_pci_new(struct virtio_device *virtio, unsigned instance, struct device **ret_device, struct error *error)
 {
-    static const struct device_ops ops = {.name = "virtio-pci", .reset = pci_reset, .read = registers_read,
-                                          .write = registers_write, .save = pci_save, .load = pci_load, .destroy = pci_destroy};
+    static const struct device_ops ops = {.name = "virtio-pci", .reset = virtio_pci_reset, .read = registers_read,
+                                          .write = registers_write, .save = virtio_pci_save, .load = virtio_pci_load, .destroy = pci_destroy};
     struct virtio_pci *pci = calloc(1, sizeof *pci);
     if (!pci) {
         virtio_device_destroy(virtio);
@@ -654,22 +496,22 @@ int virtio_pci_new(struct virtio_device *virtio, unsigned instance, struct devic
 
 struct pci_function *virtio_pci_function(struct device *device)
 {
-    return &of_device(device)->function;
+    return &virtio_pci_of(device)->function;
 }
 
 struct virtio_device *virtio_pci_virtio(struct device *device)
 {
-    return of_device(device)->virtio;
+    return virtio_pci_of(device)->virtio;
 }
 
 void virtio_pci_unplug(struct device *device, void (*gone)(void *context), void *context)
 {
-    struct virtio_pci *pci = of_device(device);
+    struct virtio_pci *pci = virtio_pci_of(device);
     pci_remove(&pci->function);
     pci->gone = gone;
     pci->gone_context = context;
     if (pci->running)
-        begin_reset(pci);
+        virtio_pci_begin_reset(pci);
     else
         virtio_io_control(pci->virtio, VIRTIO_IO_GONE);
 }

@@ -1,0 +1,67 @@
+#!/bin/bash
+# virtio.sh BUILD [ROUNDS] [SECONDS]: under both software engines and with both forms of rings, Debian's kernel verifies a disk under load, has its
+# driver unbound and bound again with requests under way (200 rounds unless given), and verifies it again.
+set -eu
+here=$(cd "$(dirname "$0")/../.." && pwd)
+build=$1
+rounds=${2:-200}
+seconds=${3:-20}
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+kernel=$("$here/scripts/kernel.sh")
+
+cat >"$dir/init" <<'INIT'
+#!/bin/sh
+mount -t devtmpfs dev /dev; mount -t proc proc /proc; mount -t sysfs sys /sys
+load-modules
+for word in $(cat /proc/cmdline); do
+    case $word in rounds=*) rounds=${word#*=} ;; seconds=*) seconds=${word#*=} ;; esac
+done
+for device in /sys/bus/virtio/devices/*; do
+    [ -d "$device/block" ] && name=${device##*/}
+done
+diskload /dev/vda verify 4096 32 "$seconds" || echo "verification failed"
+i=0
+while [ $i -lt "$rounds" ]; do
+    i=$((i + 1))
+    diskload /dev/vda verify 4096 32 1000 $i >/tmp/out 2>&1 &
+    load=$!
+    usleep $((i * 317 % 30000))
+    echo "$name" >/sys/bus/virtio/drivers/virtio_blk/unbind || echo "unbinding failed"
+    wait $load
+    status=$?
+    [ $status = 3 ] || { echo "the load ended with $status"; cat /tmp/out; }
+    echo "$name" >/sys/bus/virtio/drivers/virtio_blk/bind || { echo "binding failed"; break; }
+    n=0
+    while [ ! -b /dev/vda ]; do
+        usleep 1000
+        n=$((n + 1))
+        [ $n -lt 5000 ] || { echo "the disk has not come back"; break; }
+    done
+done
+diskload /dev/vda verify 4096 32 "$seconds" || echo "verification failed"
+echo "done: $i rounds"
+poweroff -f
+INIT
+chmod 755 "$dir/init"
+"$here/scripts/initramfs.sh" "$dir/initrd" "$dir/init" virtio_pci virtio_blk
+mkdir -p "$dir/extra/bin"
+cc -O2 -static -D_GNU_SOURCE -o "$dir/extra/bin/diskload" "$here/guest/diskload.c"
+(cd "$dir/extra" && find . | cpio --quiet -o -H newc -R 0:0 | gzip -1) >>"$dir/initrd"
+truncate -s 64M "$dir/disk"
+status=0
+for engine in translate interpret; do
+    for rings in split packed; do
+        "$build/veneer" run --engine $engine --cpus 2 --virtio-rings $rings --kernel "$kernel" --initrd "$dir/initrd" \
+            --append "console=ttyS0 quiet panic=-1 rounds=$rounds seconds=$seconds" --disk "$dir/disk,queues=4" >"$dir/out" 2>&1 </dev/null || status=1
+        if ! grep -q "done: $rounds rounds" "$dir/out" || grep -qE 'failed|ended with|not come back|differs from|BUG|WARNING' "$dir/out" ||
+            [ "$(grep -c 'nothing differs' "$dir/out")" != 2 ]; then
+            echo "$engine, $rings rings: failed"
+            tail -n 30 "$dir/out"
+            status=1
+        else
+            echo "$engine, $rings rings: $rounds rounds, verified"
+        fi
+    done
+done
+exit $status
