@@ -300,6 +300,8 @@ int freed_add(struct qcow2 *q, uint64_t offset)
 /* When there is no memory, they leak: a waste that an image check finds, nothing worse. */
 void freed_move(struct freed *from, struct freed *to)
 {
+    if (!from->count)
+        return;
     if (!to->count) {
         struct freed other = *to;
         *to = *from;
