@@ -248,6 +248,32 @@ static void test_read_only(void)
     EXPECT(umount("/ro") == 0);
 }
 
+static void put(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY);
+    EXPECT(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    close(fd);
+}
+
+/* Takes the driver away and gives it back, which resets the device, and mounts anew. */
+static void test_driver(void)
+{
+    char device[64] = "";
+    DIR *folder = opendir("/sys/bus/virtio/drivers/virtiofs");
+    for (struct dirent *entry; folder && (entry = readdir(folder));)
+        if (strncmp(entry->d_name, "virtio", 6) == 0)
+            snprintf(device, sizeof device, "%.60s", entry->d_name);
+    EXPECT(device[0] != 0);
+    for (int i = 0; i < 20; i++) {
+        put("/sys/bus/virtio/drivers/virtiofs/unbind", device);
+        put("/sys/bus/virtio/drivers/virtiofs/bind", device);
+        EXPECT(mount("data", "/mnt", "virtiofs", 0, NULL) == 0 && access("/mnt/p/append", F_OK) == 0);
+        EXPECT(umount("/mnt") == 0);
+        EXPECT(mount("other", "/ro", "virtiofs", 0, NULL) == 0 && access("/ro/readable", F_OK) == 0);
+        EXPECT(umount("/ro") == 0);
+    }
+}
+
 static void run(int count)
 {
     EXPECT(mount("data", "/mnt", "virtiofs", 0, NULL) == 0 && chdir("/mnt") == 0);
@@ -269,6 +295,33 @@ static void run(int count)
     EXPECT(chdir("/") == 0 && umount("/mnt") == 0);
     EXPECT(mount("data", "/mnt", "virtiofs", 0, NULL) == 0 && access("/mnt/p/append", F_OK) == 0);
     EXPECT(umount("/mnt") == 0);
+    test_driver();
+}
+
+/* One of two guests on one folder: each makes a tree, changes the other's, and both append to one file. */
+static void run_peer(int count, const char *own, const char *other)
+{
+    char token[32], line[32];
+    EXPECT(mount("data", "/mnt", "virtiofs", 0, NULL) == 0 && chdir("/mnt") == 0);
+    make_tree(own, count);
+    snprintf(token, sizeof token, "%s-made", own);
+    tell(token);
+    snprintf(token, sizeof token, "%s-made", other);
+    wait_for(token);
+    compare_tree(other, count, 0);
+    change_tree(other, count);
+    snprintf(token, sizeof token, "%s-changed", other);
+    tell(token);
+    snprintf(token, sizeof token, "%s-changed", own);
+    wait_for(token);
+    compare_tree(own, count, 1);
+    int fd = open("common", O_WRONLY | O_CREAT | O_APPEND, 0644);
+    for (int i = 0; i < count; i++) {
+        int length = snprintf(line, sizeof line, "%s %d\n", own, i);
+        EXPECT(write(fd, line, (size_t)length) == length);
+    }
+    close(fd);
+    EXPECT(chdir("/") == 0 && umount("/mnt") == 0);
 }
 
 int main(void)
@@ -282,7 +335,11 @@ int main(void)
     EXPECT(read(fd, line, sizeof line - 1) > 0);
     const char *files = strstr(line, "files=");
     EXPECT(system("/bin/load-modules") == 0 && files);
-    if (files)
+    if (files && strstr(line, "peer=a"))
+        run_peer(atoi(files + 6), "tree-a", "tree-b");
+    else if (files && strstr(line, "peer=b"))
+        run_peer(atoi(files + 6), "tree-b", "tree-a");
+    else if (files)
         run(atoi(files + 6));
     printf("SHARE-INIT %s\n", failures ? "failed" : "ok");
     fflush(stdout);

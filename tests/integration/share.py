@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""share.py VENEER INIT ENGINE FILES [CPUS]: files made, renamed and deleted on both sides of a share, compared on the other.
+"""share.py VENEER INIT ENGINE FILES [CPUS|two]: files made, renamed and deleted on both sides of a share, compared on the other; with
+"two", by two guests on one folder.
 
 INIT is share-init.c, which does the same to this script's trees as this script to the guest's. The guest is Debian's kernel with its
 own virtiofs module."""
@@ -69,45 +70,72 @@ def check_programs(folder):
     expect((folder / 'shared').read_bytes() == b''.join(bytes([97 + i % 4]) * 1000 for i in range(200)), 'shared')
 
 
-def main():
-    veneer, init, engine, count = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
-    cpus = sys.argv[5] if len(sys.argv) > 5 else '1'
-    kernel = subprocess.run([SCRIPTS / 'kernel.sh'], capture_output=True, text=True, check=True).stdout.strip()
-    work = pathlib.Path(tempfile.mkdtemp())
-    share, other = work / 'share', work / 'other'
+def boot(veneer, engine, cpus, work, append, shares, log):
+    command = [veneer, 'run', '--engine', engine, '--cpus', cpus, '--kernel', work / 'kernel', '--initrd', work / 'initrd',
+               '--memory', '256M', '--append', f'console=ttyS0 quiet panic=-1 {append}', *shares]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def wait_all(guests, end):
+    try:
+        for guest in guests:
+            expect(guest.wait(max(1, end - time.monotonic())) == 0, 'the guest did not power off')
+    except subprocess.TimeoutExpired:
+        failures.append(f'the guest took more than {LIMIT} s')
+    finally:
+        for guest in guests:
+            guest.kill()
+            guest.wait()
+
+
+def run_one(veneer, engine, count, cpus, work, log):
+    share, other, end = work / 'share', work / 'other', time.monotonic() + LIMIT
     other.mkdir()
     (other / 'readable').write_text('read me')
     make_tree(share / 'host', count)
-    subprocess.run([SCRIPTS / 'initramfs.sh', work / 'initrd', init, 'virtio_pci', 'virtiofs'], check=True)
-    command = [veneer, 'run', '--engine', engine, '--cpus', cpus, '--kernel', kernel, '--initrd', work / 'initrd', '--memory', '256M',
-               '--append', f'console=ttyS0 quiet panic=-1 files={count}', '--share', f'{share}:data', '--share', f'{other}:other:ro']
-    with open(work / 'log', 'w+') as log:
-        guest = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            end = time.monotonic() + LIMIT
-            while not (share / 'guest-done').exists() and guest.poll() is None and time.monotonic() < end:
-                time.sleep(0.01)
-            if guest.poll() is None:
-                compare_tree(share / 'host', count, True)
-                compare_tree(share / 'guest', count, False)
-                change_tree(share / 'guest', count)
-                make_tree(share / 'again', count)
-                (share / 'host-done').touch()
-            expect(guest.wait(max(1, end - time.monotonic())) == 0, 'the guest did not power off')
-        except subprocess.TimeoutExpired:
-            failures.append(f'the guest took more than {LIMIT} s')
-        finally:
-            guest.kill()
-            guest.wait()
-        log.seek(0)
-        text = log.read()
-    expect('SHARE-INIT ok' in text, 'the guest did not find what was due')
+    guest = boot(veneer, engine, cpus, work, f'files={count}', ['--share', f'{share}:data', '--share', f'{other}:other:ro'], log)
+    while not (share / 'guest-done').exists() and guest.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    if guest.poll() is None:
+        compare_tree(share / 'host', count, True)
+        compare_tree(share / 'guest', count, False)
+        change_tree(share / 'guest', count)
+        make_tree(share / 'again', count)
+        (share / 'host-done').touch()
+    wait_all([guest], end)
+    expect((other / 'readable').read_text() == 'read me' and len(list(other.iterdir())) == 1, 'the read-only share changed')
     if not failures:
         check_programs(share / 'p')
-    expect((other / 'readable').read_text() == 'read me' and len(list(other.iterdir())) == 1, 'the read-only share changed')
+
+
+def run_two(veneer, engine, count, work, log):
+    share, end = work / 'share', time.monotonic() + LIMIT
+    share.mkdir()
+    wait_all([boot(veneer, engine, '1', work, f'files={count} peer={peer}', ['--share', f'{share}:data'], log) for peer in 'ab'], end)
+    for tree in ('tree-a', 'tree-b'):
+        compare_tree(share / tree, count, True)
+    lines = (share / 'common').read_text().splitlines() if (share / 'common').exists() else []
+    expect(sorted(lines) == sorted(f'tree-{peer} {i}' for peer in 'ab' for i in range(count)), 'lines that both appended are lost')
+
+
+def main():
+    veneer, init, engine, count = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+    cpus = sys.argv[5] if len(sys.argv) > 5 else '1'
+    work = pathlib.Path(tempfile.mkdtemp())
+    kernel = subprocess.run([SCRIPTS / 'kernel.sh'], capture_output=True, text=True, check=True).stdout.strip()
+    (work / 'kernel').symlink_to(kernel)
+    subprocess.run([SCRIPTS / 'initramfs.sh', work / 'initrd', init, 'virtio_pci', 'virtiofs'], check=True)
+    with open(work / 'log', 'w+') as log:
+        if cpus == 'two':
+            run_two(veneer, engine, count, work, log)
+        else:
+            run_one(veneer, engine, count, cpus, work, log)
+        log.seek(0)
+        text = log.read()
+    expect(text.count('SHARE-INIT ok') == (2 if cpus == 'two' else 1), 'a guest did not find what was due')
     if failures:
         print(text[-4000:])
-    print('\n'.join(failures) or f'{engine}, {cpus} CPUs: {count} files in three trees agree')
+    print('\n'.join(failures) or f'{engine}, {cpus} {"guests" if cpus == "two" else "CPUs"}: {count} files a tree agree')
     shutil.rmtree(work)
     return 1 if failures else 0
 
