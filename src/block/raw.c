@@ -232,6 +232,12 @@ int raw_open(const struct block_options *options, struct loop *loop, struct bloc
     raw->last = &raw->first;
     raw->loop = loop;
     raw->direct = options->direct;
+    struct stat st; /* looked at first, since merely opening some devices does something */
+    if (stat(options->path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+        raw->fd = -1;
+        raw_close(&raw->block);
+        return error_set(error, EINVAL, "%s is neither a file nor a block device", options->path);
+    }
     int mode = O_CLOEXEC | O_NONBLOCK | (options->readonly ? O_RDONLY : O_RDWR) | (options->direct ? O_DIRECT : 0);
     raw->fd = open(options->path, mode);
     int status = raw->fd < 0 ? error_set(error, errno, "opening %s%s: %s", options->path,

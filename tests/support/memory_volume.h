@@ -19,6 +19,7 @@ struct memory_volume {
     struct block block;
     uint8_t *bytes;
     uint64_t room;
+    uint64_t most; /* it grows no further */
     struct memory_write *log;
     unsigned logged, log_room;
     struct block_request *first, **last;
@@ -107,8 +108,8 @@ static inline int memory_extent(struct block *block, uint64_t offset, uint64_t l
 static inline int memory_resize(struct block *block, uint64_t size, struct error *error)
 {
     struct memory_volume *memory = memory_of(block);
-    if (size > 256u << 20)
-        return error_set(error, EFBIG, "a volume in memory of more than 256 MiB");
+    if (size > memory->most)
+        return error_set(error, EFBIG, "a volume in memory of more than %llu bytes", (unsigned long long)memory->most);
     if (size > memory->room) {
         memory->bytes = realloc(memory->bytes, size);
         memset(memory->bytes + memory->room, 0, size - memory->room);
@@ -150,6 +151,7 @@ static inline struct memory_volume *memory_volume_new(const void *bytes, uint64_
     if (length)
         memcpy(memory->bytes, bytes, length);
     memory->room = length;
+    memory->most = 256u << 20;
     return memory;
 }
 
