@@ -13,6 +13,7 @@ _start:
         cld
         cli
         mov $boot_stack_top, %esp
+        mov %ebx, boot_info
         /* First 4 GiB one to one, by 2 MiB pages. */
         mov $boot_pml4, %edi
         mov $(7 * 1024), %ecx
@@ -124,4 +125,6 @@ boot_pd: .skip 4 * 4096
         .skip 4096
 boot_stack: .skip 16384
 boot_stack_top:
+        .globl boot_info
+boot_info: .skip 4
         .section .note.GNU-stack, "", @progbits

@@ -40,6 +40,17 @@ void *memset(void *to, int value, size_t length);
 void *memcpy(void *to, const void *from, size_t length);
 int memcmp(const void *a, const void *b, size_t length);
 
+/* ---- options.c ---- */
+
+void options_init(void);
+/* At most 255 bytes; "" when there is none. */
+const char *command_line(void);
+/* The number after the word "name=" there, 1 for a bare "name", or `unless`. */
+u64 option(const char *name, u64 unless);
+/* Pseudo-random, the same in each run; random_state is the seed and never 0. */
+u64 random64(void);
+extern u64 random_state;
+
 /* ---- processor ---- */
 
 #define SEL_CODE64 0x08

@@ -166,6 +166,7 @@ void check_trap_not_tcg(const char *name, const struct trap *trap, unsigned vect
 
 void kernel_start(void)
 {
+    options_init();
     page_init();
     trap_init();
     cpu_load_tables(0);
