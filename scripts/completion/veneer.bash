@@ -2,7 +2,7 @@
 _veneer() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
     if [ "$COMP_CWORD" = 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'run image delete engines --help --version' -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W 'run exec list stop image delete engines --log-level --help --version' -- "$word")
         return
     fi
     case ${COMP_WORDS[1]}:$before in
@@ -14,8 +14,8 @@ _veneer() {
     run:--console) mapfile -t COMPREPLY < <(compgen -W 'stdio none unix: file:' -- "$word") ;;
     run:--balloon) mapfile -t COMPREPLY < <(compgen -W 'off' -- "$word") ;;
     run:run) mapfile -t COMPREPLY < <(compgen -W "--kernel --help $(veneer image list 2>/dev/null | sed '1d;s/ .*//')" -- "$word") ;;
-    run:--name | run:--cpus | run:--memory | run:--code-cache | run:--append | run:--debug-exit) COMPREPLY=() ;;
-    run:*) mapfile -t COMPREPLY < <(compgen -W '--kernel --initrd --append --cpus --memory --code-cache --engine --cpu --console --debug-exit --name --disk --virtio-rings --share --vsock --balloon --stats --help' -- "$word") ;;
+    run:--cpus | run:--memory | run:--code-cache | run:--append | run:--debug-exit | run:--name | *:--env | *:--cwd | *:--user | *:--wait | *:--timeout) COMPREPLY=() ;;
+    run:*) mapfile -t COMPREPLY < <(compgen -W '--kernel --initrd --append --cpus --memory --code-cache --engine --cpu --console --debug-exit --name --disk --virtio-rings --share --vsock --balloon --stats --detach --interactive --terminal --env --cwd --user --wait --help' -- "$word") ;;
     image:image) mapfile -t COMPREPLY < <(compgen -W 'build list import export delete' -- "$word") ;;
     image:build) mapfile -t COMPREPLY < <(compgen -W 'debian' -- "$word") ;;
     image:import) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
@@ -24,6 +24,15 @@ _veneer() {
     image:--disk-format) mapfile -t COMPREPLY < <(compgen -W 'raw qcow2' -- "$word") ;;
     image:*) mapfile -t COMPREPLY < <(compgen -W '--suite --packages --size --name --mirror --format --disk-format --help' -f -- "$word") ;;
     delete:*) mapfile -t COMPREPLY < <(compgen -W '--help' -- "$word") ;;
+    list:--format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$word") ;;
+    exec:* | stop:*)
+        if [ "${word:0:1}" != - ]; then
+            mapfile -t COMPREPLY < <(compgen -W "$(veneer list 2>/dev/null | sed '1d; s/ .*//')" -- "$word")
+            return
+        fi ;;&
+    exec:*) mapfile -t COMPREPLY < <(compgen -W '--interactive --terminal --env --cwd --user --wait --help' -- "$word") ;;
+    list:*) mapfile -t COMPREPLY < <(compgen -W '--format --help' -- "$word") ;;
+    stop:*) mapfile -t COMPREPLY < <(compgen -W '--force --timeout --help' -- "$word") ;;
     engines:*) mapfile -t COMPREPLY < <(compgen -W '--help' -- "$word") ;;
     esac
 }

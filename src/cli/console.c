@@ -33,7 +33,8 @@ struct console {
     int in;           /* typed bytes come from here, or -1 */
     _Atomic int out;  /* printed bytes go here, or -1 */
     int listener;     /* unix: waits for a client; else -1 */
-    char *path;       /* of the socket, to unlink */
+    char *path;       /* of the socket, to unlink, or of the file */
+    uint64_t keep, written; /* file: bytes after which it is begun anew, or 0, and how many are in it */
     int signals;
     struct loop_source *in_source, *listen_source, *signal_source;
     _Atomic bool leaving; /* a person asked to end: nothing is waited for any more */
@@ -104,6 +105,7 @@ static int open_spec(struct console *console, const char *spec, struct error *er
         console->out = open(spec + 5, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
         if (console->out < 0)
             return error_set(error, errno, "console file '%s': %s", spec + 5, strerror(errno));
+        console->path = strdup(spec + 5);
     }
     return 0;
 }
@@ -245,10 +247,34 @@ int console_start(struct console *console, const struct console_ops *ops, void *
     return 0;
 }
 
+void console_keep(struct console *console, uint64_t bytes)
+{
+    console->keep = bytes;
+}
+
+/* Begins the file anew when it has become too long. */
+static void keep(struct console *console, size_t length)
+{
+    char old[PATH_MAX];
+    console->written += length;
+    if (!console->keep || console->written <= console->keep || !console->path)
+        return;
+    if (snprintf(old, sizeof old, "%s.1", console->path) >= (int)sizeof old || rename(console->path, old) < 0)
+        return;
+    int fd = open(console->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return;
+    close(console->out);
+    console->out = fd;
+    console->written = length;
+}
+
 void console_write(void *context, const void *bytes, size_t length)
 {
     struct console *console = context;
     const char *at = bytes;
+    if (console->keep)
+        keep(console, length);
     while (length) {
         int fd = console->out;
         if (fd < 0)
@@ -293,6 +319,8 @@ void console_close(struct console *console)
         pthread_join(console->thread, NULL);
     }
     terminal_restore();
+    if (console->path && console->listener >= 0)
+        unlink(console->path);
     if (console->listener >= 0) {
         close(console->listener);
         if (console->in >= 0)
@@ -300,8 +328,6 @@ void console_close(struct console *console)
     } else if (console->out > STDERR_FILENO) {
         close(console->out);
     }
-    if (console->path)
-        unlink(console->path);
     free(console->path);
     if (console->signals >= 0)
         close(console->signals);

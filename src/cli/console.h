@@ -7,6 +7,7 @@
 #define VENEER_CLI_CONSOLE_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/error.h"
 
@@ -29,6 +30,9 @@ int console_check(const char *spec, struct error *error);
 int console_open(const char *spec, struct console **ret_console, struct error *error);
 /* Starts the thread; from here on ops are called on it. */
 int console_start(struct console *console, const struct console_ops *ops, void *owner, struct error *error);
+/* file: keeps the file from growing without end: what is longer than `bytes` is renamed to PATH.1, over the one before, and
+ * begun anew. Before console_start. */
+void console_keep(struct console *console, uint64_t bytes);
 /* What the guest printed. Any thread. */
 void console_write(void *console, const void *bytes, size_t length);
 /* The guest can take input again. Any thread. */

@@ -1,30 +1,43 @@
-/* run.c - `veneer run`: boots a kernel and stays with it until it ends. */
+/* run.c - `veneer run`: boots a kernel and stays with it until it ends, or leaves it running (--detach), or runs one command
+ * in it. The last two run the machine in a process of its own and reach it as any other program would. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "cli/background.h"
 #include "cli/command.h"
 #include "cli/console.h"
 #include "cli/disk.h"
+#include "cli/exec_options.h"
 #include "cli/option.h"
 #include "cli/run_image.h"
 #include "cli/services.h"
 #include "cli/share.h"
+#include "cli/stop.h"
 #include "cli/terminal.h"
+#include "host/agent_client.h"
+#include "host/vm.h"
 #include "machine/machine.h"
 
 #define CODE_CACHE_MAX (UINT64_C(1) << 30) /* jumps within it are 32 bits wide */
 
+#define CONSOLE_LOG_BYTES (UINT64_C(1) << 20) /* of a detached machine's console, twice */
+#define STOP_SECONDS 30u /* how long the guest of one command may take to shut down */
+
 struct run_config {
+    struct exec_options exec; /* first, for its options' parsers */
     struct machine_config machine;
-    const char *console;
+    const char *console; /* NULL: the terminal, or a file when the machine is apart from it */
     char vsock[SERVICES_PATH];
-    bool stats, memory_given;
+    bool stats, detach, memory_given;
     const char *image; /* NULL: a kernel was given */
-    const char *name;  /* NULL: a temporary instance */
+    const char *name;  /* NULL: by the process's number, and with an image a temporary instance */
     struct run_image instance;
+    char default_name[32];
+    char **command; /* ended by NULL; NULL: none */
+    int command_count;
     struct machine_disk disk[MACHINE_DISKS_MAX];
     char disk_id[MACHINE_DISKS_MAX][8]; /* "disk0" ... */
 };
@@ -182,9 +195,14 @@ static int parse_stats(void *config, const char *value, struct error *error)
 
 static int parse_name(void *config, const char *value, struct error *error)
 {
-    if (!store_name_valid(value))
-        return error_set(error, EINVAL, "is no name; give %s", STORE_NAME_FORM);
     ((struct run_config *)config)->name = value;
+    return registry_check_name(value, error);
+}
+
+static int parse_detach(void *config, const char *value, struct error *error)
+{
+    (void)value, (void)error;
+    ((struct run_config *)config)->detach = true;
     return 0;
 }
 
@@ -224,16 +242,20 @@ static const struct option_spec options[] = {
      "off: no balloon, so that no memory of the guest comes back to the host",
      parse_balloon},
     {"debug-exit", "PORT", "end the machine with the status that the guest writes to this port", parse_debug_exit},
-    {"name", "NAME", "keep the disk of this run of an IMAGE under that name, and go on with it in the next", parse_name},
+    {"name", "NAME", "what 'veneer list', 'exec' and 'stop' call the machine (default: vm- and a number); with an\n"
+     "IMAGE the disk is kept under that name as well, for the next run", parse_name},
     {"stats", NULL, "print what the engine did when the machine has ended", parse_stats},
+    {"detach/d", NULL, "leave the machine running by itself; prints its name", parse_detach},
+    EXEC_OPTIONS,
     {NULL, NULL, NULL, NULL}};
 
 static void help(void)
 {
-    puts("usage: veneer run IMAGE [OPTION...]\n       veneer run --kernel FILE [OPTION...]\n\n"
+    puts("usage: veneer run IMAGE [OPTION...] [-- COMMAND [ARGUMENT...]]\n       veneer run --kernel FILE [OPTION...] [-- COMMAND [ARGUMENT...]]\n\n"
          "Boots a virtual machine and stays with it until it ends: a thin clone of an image ('veneer image list'), with the\n"
          "kernel in it, or a kernel from a file. Without --name the clone goes when the machine ends. On a terminal, " TERMINAL_ESCAPE_TEXT " leaves\n"
-         "(Ctrl-] twice sends one Ctrl-] to the guest).\n\noptions:");
+         "(Ctrl-] twice sends one Ctrl-] to the guest). With a COMMAND, runs that in the guest by veneer's agent in it,\n"
+         "passes on its output and status, and shuts the guest down.\n\noptions:");
     option_help(options, stdout);
     puts("\nexit status:\n"
          "  0  the guest powered off\n"
@@ -243,8 +265,10 @@ static void help(void)
          "  4  the guest's processor shut down (triple fault)\n"
          "  5  the guest's kernel panicked\n"
          "  6  the engine could not go on\n"
-         "  7  stopped from outside (keyboard or signal)\n"
-         "  with --debug-exit: the status that the guest wrote");
+         "  7  stopped from outside (keyboard, signal, veneer stop)\n"
+         "  with --debug-exit: the status that the guest wrote\n"
+         "  with --detach: 0 once the machine runs\n"
+         "  with a COMMAND: its status, as with veneer exec; 125 when the machine or veneer failed");
 }
 
 /* The machine and why the person left it; what the console's thread shares with run. */
@@ -271,12 +295,26 @@ static void announce(const struct run_config *config, const char *note)
 {
     if (note[0])
         log_warning("%s", note);
-    if (strcmp(config->console, "stdio") == 0 && isatty(STDIN_FILENO))
+    if (!config->console && !config->detach && !config->command && isatty(STDIN_FILENO))
         fprintf(stderr, "veneer: engine %s; %s leaves\n", config->machine.engine->name, TERMINAL_ESCAPE_TEXT);
 }
 
+/* Opens the console that was asked for; that of a machine apart from the terminal is a bounded file among its own. */
+static int open_console(const struct run_config *config, const struct vm *vm, struct console **ret_console, struct error *error)
+{
+    char path[REGISTRY_PATH_MAX], spec[REGISTRY_PATH_MAX + 8];
+    if (config->console || !(config->detach || config->command))
+        return console_open(config->console ? config->console : "stdio", ret_console, error);
+    vm_file(vm, "console.log", path);
+    snprintf(spec, sizeof spec, "file:%s", path);
+    int r = console_open(spec, ret_console, error);
+    if (r == 0)
+        console_keep(*ret_console, CONSOLE_LOG_BYTES);
+    return r;
+}
+
 /* Runs one machine on an open console. Returns the exit status. */
-static int run_machine(struct run_config *config, struct console *console)
+static int run_machine(struct run_config *config, struct vm *vm, struct console *console)
 {
     struct error error;
     struct session session = {NULL, ""};
@@ -286,9 +324,13 @@ static int run_machine(struct run_config *config, struct console *console)
     config->machine.console_owner = console;
     int r = machine_create(&config->machine, &session.machine, &error);
     if (r == 0)
-        r = console_start(console, &session_ops, &session, &error);
+        r = vm_serve(vm, session.machine, &config->machine, &error);
     if (r == 0)
+        r = console_start(console, &session_ops, &session, &error);
+    if (r == 0) {
+        background_started(vm);
         machine_run(session.machine, &result);
+    }
     console_close(console); /* joins its thread: `session` is ours alone again */
     if (r < 0)
         log_error("%s", error.text);
@@ -298,8 +340,14 @@ static int run_machine(struct run_config *config, struct console *console)
         fprintf(stderr, "veneer: %s\n", result.text);
     if (r == 0 && config->stats)
         machine_stats(session.machine, stderr);
+    vm_free(vm);
     machine_destroy(session.machine);
     return result.status;
+}
+
+static const char *run_name(const struct run_config *config)
+{
+    return config->name ? config->name : config->default_name;
 }
 
 /* Takes the instance and puts its disk before the others, so that it is the first. */
@@ -307,11 +355,9 @@ static int take_instance(struct run_config *config, struct error *error)
 {
     struct machine_config *machine = &config->machine;
     struct machine_disk root;
-    char name[32];
     if (machine->disks == MACHINE_DISKS_MAX)
         return error_set(error, EINVAL, "there is one disk too many; a machine has at most %u", MACHINE_DISKS_MAX);
-    snprintf(name, sizeof name, "vm-%d", getpid());
-    int r = run_image_take(&config->instance, config->image, config->name ? config->name : name, !config->name, machine, &root, error);
+    int r = run_image_take(&config->instance, config->image, run_name(config), !config->name, machine, &root, error);
     if (r < 0)
         return r;
     memmove(config->disk + 1, config->disk, machine->disks * sizeof config->disk[0]);
@@ -328,31 +374,102 @@ static void release_instance(struct run_config *config)
     config->disk[0] = (struct machine_disk){.path = NULL}; /* its strings are the instance's */
 }
 
+/* Runs the machine in this process. Takes the vm over. Returns the exit status. */
+static int run_here(struct run_config *config, struct vm *vm)
+{
+    struct error error;
+    struct console *console;
+    if (vm_vsock(vm, &config->machine, &error) < 0 || open_console(config, vm, &console, &error) < 0) {
+        log_error("%s", error.text);
+        vm_free(vm);
+        return MACHINE_END_FAILED;
+    }
+    return run_machine(config, vm, console);
+}
+
+/* Runs the command in the machine that has been started, then ends the machine. Returns the exit status. */
+static int run_command(struct run_config *config, const char *name, struct background *background)
+{
+    struct error error;
+    bool reached;
+    int status = exec_command(name, &config->exec, config->command_count, config->command, &reached);
+    if (!reached)
+        background_tell(background);
+    int r = stop_machine(name, reached ? STOP_SECONDS : 0, &error);
+    if (r < 0 && r != -ENOENT) /* that it ended by itself is no failure here */
+        log_error("%s", error.text);
+    background_end(background);
+    return status;
+}
+
+/* Runs the machine in a process of its own. Takes the vm over. Returns the exit status. */
+static int run_apart(struct run_config *config, struct vm *vm)
+{
+    struct error error;
+    struct background background;
+    char name[REGISTRY_NAME_MAX + 1];
+    bool child;
+    int failed = config->command ? AGENT_STATUS_FAILED : MACHINE_END_FAILED, status;
+    snprintf(name, sizeof name, "%s", vm_name(vm));
+    int r = background_start(vm, config->command, &background, &child, &status, &error);
+    if (r == 0 && child)
+        return run_here(config, vm);
+    if (r < 0 && r != -ECHILD) {
+        log_error("%s", error.text);
+        vm_free(vm);
+        return failed;
+    }
+    vm_hand_over(vm);
+    run_image_hand_over(&config->instance);
+    if (r == -ECHILD) /* it has said why */
+        return config->command ? failed : status;
+    if (config->command)
+        return run_command(config, name, &background);
+    puts(name);
+    return 0;
+}
+
+/* Checks what was given as a whole. */
+static int check(const struct run_config *config, bool dashes, struct error *error)
+{
+    if (!config->machine.kernel && !config->image)
+        return error_set(error, EINVAL, "run needs an IMAGE or --kernel FILE; 'veneer run --help' tells more");
+    if (config->image && config->name && !store_name_valid(config->name))
+        return error_set(error, EINVAL, "'%s' is no name for a disk; give %s", config->name, STORE_NAME_FORM);
+    if (dashes && !config->command)
+        return error_set(error, EINVAL, "there is no command after '--'");
+    if (config->detach && config->command)
+        return error_set(error, EINVAL, "--detach leaves the machine running, a command ends it: give one of them");
+    return 0;
+}
+
 /* Returns the exit status. */
 static int run_with(struct run_config *config)
 {
     struct error error;
+    int failed = config->command ? AGENT_STATUS_FAILED : MACHINE_END_FAILED;
     char note[256] = "";
     if (!config->machine.engine)
         config->machine.engine = engine_choose(note, sizeof note);
     if (config->machine.engine->probe(&error) < 0) {
         log_error("engine %s: %s", config->machine.engine->name, error.text);
-        return MACHINE_END_FAILED;
+        return failed;
     }
     announce(config, note);
-    struct console *console;
-    if (console_open(config->console, &console, &error) < 0) {
+    struct vm *vm;
+    if (vm_new(run_name(config), &vm, &error) < 0) {
         log_error("%s", error.text);
-        return MACHINE_END_FAILED;
+        return failed;
     }
-    return run_machine(config, console);
+    return config->detach || config->command ? run_apart(config, vm) : run_here(config, vm);
 }
 
 /* As run_with, with the instance that was asked for. */
 static int run_instance(struct run_config *config)
 {
     struct error error;
-    int status = MACHINE_END_FAILED;
+    int status = config->command ? AGENT_STATUS_FAILED : MACHINE_END_FAILED;
+    snprintf(config->default_name, sizeof config->default_name, "vm-%d", getpid());
     if (!config->image)
         return run_with(config);
     if (take_instance(config, &error) < 0) {
@@ -366,21 +483,19 @@ static int run_instance(struct run_config *config)
 
 static int run_run(int argc, char **argv)
 {
-    struct run_config config = {
-        .machine = {.vcpus = 1, .memory = MACHINE_MEMORY_DEFAULT, .debug_exit_port = -1},
-        .console = "stdio",
-    };
+    struct run_config config = {.machine = {.vcpus = 1, .memory = MACHINE_MEMORY_DEFAULT, .debug_exit_port = -1},
+                                .instance = {.instance = {.fd = -1}, .files = {.kernel = -1, .initrd = -1}}};
     struct error error;
-    int rest, operands, status = 0;
-    bool dashes;
+    int rest, operands = 0, status = 0;
+    bool dashes = false;
     config.machine.disk = config.disk;
     int r = option_parse_operands(options, argc, argv, &config, &config.image, 1, &operands, &rest, &dashes, &error);
-    if (r == 0 && rest < argc)
-        r = error_set(&error, EINVAL, "'%s': this command takes an image and options only", argv[rest]);
-    if (r == 0 && !config.machine.kernel && !config.image)
-        r = error_set(&error, EINVAL, "run needs an IMAGE or --kernel FILE; 'veneer run --help' tells more");
-    if (r == 0 && config.name && !config.image)
-        r = error_set(&error, EINVAL, "--name needs an IMAGE");
+    if (r == 0 && rest < argc) {
+        config.command = argv + rest;
+        config.command_count = argc - rest;
+    }
+    if (r == 0)
+        r = check(&config, dashes, &error);
     if (r > 0) {
         help();
     } else if (r < 0) {

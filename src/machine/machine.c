@@ -60,6 +60,11 @@ void machine_power_button(struct machine *machine)
     pthread_mutex_unlock(&machine->lock);
 }
 
+struct loop *machine_loop(struct machine *machine)
+{
+    return machine->loop;
+}
+
 static int check_config(const struct machine_config *config, struct error *error)
 {
     if (!config->kernel)

@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "base/error.h"
+#include "base/loop.h"
 #include "base/stream.h"
 #include "engine/engine.h"
 
@@ -117,6 +118,8 @@ int machine_disk_add(struct machine *machine, const struct machine_disk *disk, s
 /* Changes the size (bytes, whole sectors) of a disk's volume and tells the guest. Returns 0, or a negative errno: -ENOENT when there
  * is no such disk. Any thread but a disk's own; waits for the volume. */
 int machine_disk_resize(struct machine *machine, const char *id, uint64_t size, struct error *error);
+/* The event loop that machine_run serves, for what else concerns this machine. Valid while the machine is. */
+struct loop *machine_loop(struct machine *machine);
 /* Presses the ACPI power button: a guest that listens shuts itself down. Any thread. */
 void machine_power_button(struct machine *machine);
 /* Offers typed bytes to the first serial port; returns how many it took. */

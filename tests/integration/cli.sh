@@ -7,6 +7,7 @@ failures=0
 count=0
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
+export VENEER_RUNTIME="$dir/runtime"
 head -c 100000 /dev/urandom >"$dir/random"
 : >"$dir/empty"
 
@@ -73,6 +74,28 @@ expect 2 "option '--disk': 'x,serial=123456789012345678901' has a serial number 
 expect 2 "option '--virtio-rings': 'round' is no form of virtio's rings; give split or packed" run --virtio-rings round
 expect 1 "$dir/no,ne" run --engine interpret --kernel "$dir/random" --disk "$dir/no,,ne"
 expect 2 "'extra': this word is one too many" run a extra --kernel x
+expect 2 "option '--name': '../x' is no name for a machine" run --kernel x --name ../x
+expect 2 "there is no command after '--'" run --kernel x --
+expect 2 "--detach leaves the machine running, a command ends it" run --kernel x --detach -- true
+expect 2 "option '--env': 'NOVALUE' is no variable; give NAME=VALUE" run --kernel x --env NOVALUE -- true
+expect 2 "option '--cwd': 'tmp' is no absolute path" exec --cwd tmp name -- true
+expect 2 "there is no option '-x'" exec -x name -- true
+expect 2 "exec needs the name of a running machine" exec -- true
+expect 2 "exec needs a command after '--'" exec name
+expect 125 "no machine 'name' is running; 'veneer list' shows those that are" exec name -- true
+expect 125 "'a/b' is no name for a machine" exec a/b -- true
+expect 2 "stop needs the name of one running machine" stop
+expect 2 "option '--timeout': 'x' is not a number" stop --timeout x name
+expect 1 "no machine 'name' is running" stop name
+expect 2 "option '--format': 'xml' is no format; give text or json" list --format xml
+expect 2 "'--log-level' needs a level" --log-level
+expect 2 "'loud' is no level of messages; give error, warning, info or debug" --log-level loud list
+expect 0 '' --log-level debug list
+expect 0 '' list
+expect 0 '' list --format json
+expect 0 '' exec --help
+expect 0 '' stop --help
+expect 0 '' list --help
 expect 2 "'all': this command takes no operand" engines all
 expect 1 "$dir/none" run --engine interpret --kernel "$dir/none"
 expect 1 "$dir/random" run --engine interpret --kernel "$dir/random"
@@ -82,6 +105,8 @@ expect 1 "share 'data': folder '$dir/none': No such file or directory" run --eng
 expect 1 "share 'data': folder '$dir/empty': Not a directory" run --engine interpret --kernel "$dir/random" --share "$dir/empty:data:ro"
 expect 1 "share 'b': folder '$dir/x:y/': No such file or directory" run --engine interpret --kernel "$dir/random" --share "$dir/x:y/:b"
 expect 1 "share 'z': folder '/proc': /proc cannot be shared" run --engine interpret --kernel "$dir/random" --share /proc:z
+expect 125 "$dir/none" run --engine interpret --kernel "$dir/none" -- true
+expect 1 "$dir/none" run --engine interpret --kernel "$dir/none" --detach
 expect 1 "console file '$dir/none/x'" run --engine interpret --kernel "$dir/random" --console "file:$dir/none/x"
 expect 1 "console socket '$dir/random'" run --engine interpret --kernel "$dir/random" --console "unix:$dir/random"
 expect 0 '' --help

@@ -1,0 +1,110 @@
+/* list.c - `veneer list`: the machines that run. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "cli/command.h"
+#include "cli/format.h"
+#include "cli/option.h"
+#include "host/control.h"
+#include "host/registry.h"
+
+#define PATIENCE_MS 2000
+
+struct list {
+    struct cli_format format;
+    struct json_object *machines;
+};
+
+static const struct option_spec options[] = {CLI_FORMAT_OPTION, {NULL, NULL, NULL, NULL}};
+
+/* One machine's status, or what is known of one that does not answer. */
+static int visit(void *owner, const char *name)
+{
+    struct list *list = owner;
+    struct json_object *request = json_object_new_object(), *status = NULL;
+    struct error error;
+    char path[REGISTRY_PATH_MAX];
+    json_object_object_add(request, "verb", json_object_new_string("status"));
+    int r = registry_find(name, "control.sock", path, &error);
+    bool gone = r == -ENOENT;
+    if (r == 0)
+        r = control_request(path, request, PATIENCE_MS, &status, &error);
+    json_object_put(request);
+    if (gone)
+        return 0;
+    struct json_object *machine = json_object_new_object();
+    json_object_object_add(machine, "name", json_object_new_string(name));
+    json_object_object_add(machine, "state", json_object_new_string(r == 0 ? "running" : "silent"));
+    if (r == 0) {
+        static const char *const told[] = {"pid", "engine", "cpus", "memory", "started", "agent"};
+        for (size_t i = 0; i < sizeof told / sizeof told[0]; i++) {
+            struct json_object *value;
+            if (json_object_object_get_ex(status, told[i], &value))
+                json_object_object_add(machine, told[i], json_object_get(value));
+        }
+    }
+    json_object_put(status);
+    json_object_array_add(list->machines, machine);
+    return 0;
+}
+
+static const char *text(struct json_object *machine, const char *key)
+{
+    struct json_object *value;
+    return json_object_object_get_ex(machine, key, &value) ? json_object_get_string(value) : "-";
+}
+
+static uint64_t number(struct json_object *machine, const char *key)
+{
+    struct json_object *value;
+    return json_object_object_get_ex(machine, key, &value) ? json_object_get_uint64(value) : 0;
+}
+
+static void print(struct json_object *machines)
+{
+    printf("%-20s %-8s %8s %-10s %4s %8s %10s %s\n", "NAME", "STATE", "PID", "ENGINE", "CPUS", "MEMORY", "UP", "COMMANDS");
+    for (size_t i = 0; i < json_object_array_length(machines); i++) {
+        struct json_object *machine = json_object_array_get_idx(machines, i), *agent = NULL;
+        uint64_t started = number(machine, "started"), now = (uint64_t)time(NULL);
+        json_object_object_get_ex(machine, "agent", &agent);
+        printf("%-20s %-8s %8s %-10s %4s %7" PRIu64 "M %9" PRIu64 "s %s\n", text(machine, "name"), text(machine, "state"),
+               text(machine, "pid"), text(machine, "engine"), text(machine, "cpus"), number(machine, "memory") >> 20,
+               started && now > started ? now - started : 0, json_object_get_boolean(agent) ? "yes" : "not yet");
+    }
+}
+
+static int list_run(int argc, char **argv)
+{
+    struct list list = {.format = {false}};
+    struct error error;
+    int rest;
+    int r = option_parse(options, argc, argv, &list, &rest, &error);
+    if (r > 0) {
+        puts("usage: veneer list [OPTION...]\n\nLists the machines of this user that run. COMMANDS tells whether the guest serves\n"
+             "'veneer exec' already; a machine that does not answer is \"silent\".\n\noptions:");
+        option_help(options, stdout);
+        return 0;
+    }
+    if (r == 0 && rest < argc)
+        r = error_set(&error, EINVAL, "'%s': this command takes options only", argv[rest]);
+    if (r < 0) {
+        log_error("%s", error.text);
+        return STATUS_USAGE;
+    }
+    list.machines = json_object_new_array();
+    r = registry_each(visit, &list, &error);
+    if (r < 0)
+        log_error("%s", error.text);
+    else if (list.format.json)
+        puts(json_object_to_json_string_ext(list.machines, JSON_C_TO_STRING_PRETTY));
+    else
+        print(list.machines);
+    json_object_put(list.machines);
+    return r < 0;
+}
+
+const struct command command_list = {"list", "show the machines that run", list_run};

@@ -1,0 +1,160 @@
+/* stop.c - `veneer stop`: ends a running machine, by its guest's own shutdown where it has one. */
+#include "cli/stop.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cli/command.h"
+#include "cli/option.h"
+#include "host/agent_client.h"
+#include "host/control.h"
+#include "host/registry.h"
+
+#define PATIENCE_MS 5000 /* for a machine's own answers */
+#define TIMEOUT_SECONDS 30u
+
+struct stop_config {
+    bool force;
+    unsigned seconds;
+};
+
+static int parse_force(void *config, const char *value, struct error *error)
+{
+    (void)value, (void)error;
+    ((struct stop_config *)config)->force = true;
+    return 0;
+}
+
+static int parse_timeout(void *config, const char *value, struct error *error)
+{
+    uint64_t seconds;
+    int r = option_number(value, 0, 86400, &seconds, error);
+    if (r == 0)
+        ((struct stop_config *)config)->seconds = (unsigned)seconds;
+    return r;
+}
+
+static const struct option_spec options[] = {
+    {"force", NULL, "end the machine at once, as by pulling the plug", parse_force},
+    {"timeout", "SECONDS", "how long the guest may take to shut down before it is forced (default: 30)", parse_timeout},
+    {NULL, NULL, NULL, NULL}};
+
+static int ask(const char *name, const char *verb, bool force, struct json_object **ret_reply, struct error *error)
+{
+    char path[REGISTRY_PATH_MAX];
+    int r = registry_find(name, "control.sock", path, error);
+    if (r < 0)
+        return r;
+    struct json_object *request = json_object_new_object();
+    json_object_object_add(request, "verb", json_object_new_string(verb));
+    if (force)
+        json_object_object_add(request, "force", json_object_new_boolean(true));
+    r = control_request(path, request, PATIENCE_MS, ret_reply, error);
+    json_object_put(request);
+    return r;
+}
+
+/* Opens the machine's process. Afterwards the name is looked up again: then it cannot be another process of that number. */
+static int open_process(const char *name, int *ret_fd, bool *ret_agent, struct error *error)
+{
+    struct json_object *status, *pid = NULL, *agent = NULL;
+    char path[REGISTRY_PATH_MAX];
+    int r = ask(name, "status", false, &status, error);
+    if (r < 0)
+        return r;
+    json_object_object_get_ex(status, "pid", &pid);
+    json_object_object_get_ex(status, "agent", &agent);
+    int fd = (int)syscall(SYS_pidfd_open, json_object_get_int(pid), 0);
+    *ret_agent = json_object_get_boolean(agent);
+    json_object_put(status);
+    if (fd < 0)
+        return error_set(error, errno, "opening the process of '%s': %s", name, strerror(errno));
+    r = registry_find(name, "lock", path, error);
+    if (r < 0)
+        close(fd);
+    else
+        *ret_fd = fd;
+    return r;
+}
+
+static bool ended(int process, unsigned seconds)
+{
+    struct pollfd polled = {process, POLLIN, 0};
+    return poll(&polled, 1, (int)(seconds * 1000)) > 0;
+}
+
+/* Both ways at once: the agent where there is one, and the power button for guests that listen to it. */
+static void ask_guest(const char *name, bool agent)
+{
+    struct error error;
+    char path[REGISTRY_PATH_MAX];
+    int socket;
+    if (ask(name, "stop", false, NULL, &error) < 0)
+        log_debug("%s", error.text);
+    if (!agent || registry_find(name, "vsock.sock", path, &error) < 0)
+        return;
+    if (agent_connect(path, AGENT_PORT, &socket, &error) < 0) {
+        log_debug("%s", error.text);
+        return;
+    }
+    if (agent_power_off(socket, &error) < 0)
+        log_debug("%s", error.text);
+    close(socket);
+}
+
+int stop_machine(const char *name, unsigned seconds, struct error *error)
+{
+    int process;
+    bool agent;
+    int r = open_process(name, &process, &agent, error);
+    if (r < 0)
+        return r;
+    if (seconds)
+        ask_guest(name, agent);
+    if (!ended(process, seconds)) {
+        if (seconds)
+            log_warning("the guest of '%s' did not shut down within %u s; the machine is forced to end", name, seconds);
+        r = ask(name, "stop", true, NULL, error);
+        if (!ended(process, PATIENCE_MS / 1000)) {
+            if (r == 0)
+                r = error_set(error, ETIMEDOUT, "machine '%s' does not end", name);
+        } else {
+            r = 0; /* whatever became of the question */
+        }
+    }
+    close(process);
+    return r;
+}
+
+static int stop_run(int argc, char **argv)
+{
+    struct stop_config config = {.seconds = TIMEOUT_SECONDS};
+    struct error error;
+    const char *name;
+    int names, rest;
+    bool dashes;
+    int r = option_parse_operands(options, argc, argv, &config, &name, 1, &names, &rest, &dashes, &error);
+    if (r > 0) {
+        puts("usage: veneer stop [OPTION...] NAME\n\nEnds the running machine NAME: its guest is asked to shut down, by veneer's agent in\n"
+             "it and by its power button; a guest that does not is forced.\n\noptions:");
+        option_help(options, stdout);
+        return 0;
+    }
+    if (r == 0 && (names != 1 || rest != argc))
+        r = error_set(&error, EINVAL, "stop needs the name of one running machine; 'veneer stop --help' tells more");
+    if (r < 0) {
+        log_error("%s", error.text);
+        return STATUS_USAGE;
+    }
+    r = stop_machine(name, config.force ? 0 : config.seconds, &error);
+    if (r < 0)
+        log_error("%s", error.text);
+    return r < 0;
+}
+
+const struct command command_stop = {"stop", "end a running machine", stop_run};
