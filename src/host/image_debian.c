@@ -3,7 +3,7 @@
 
 /* Besides what is essential: the smallest system that a person would call Debian. */
 const char debian_packages[] =
-    "linux-image-cloud-amd64,initramfs-tools,lz4,kmod,udev,systemd,systemd-sysv,libpam-systemd,dbus,e2fsprogs,"
+    "linux-image-cloud-amd64,initramfs-tools,lz4,kmod,udev,systemd,systemd-sysv,dbus,e2fsprogs,"
     "debian-archive-keyring,ca-certificates,procps,iproute2,less,nano,login,passwd,mount";
 
 /* The initramfs holds the drivers of a root disk on virtio and the agent's vsock, and looks for no disk to resume from. */
