@@ -145,6 +145,21 @@ struct listener {
     unsigned lines;
 };
 
+/* The steps of mmdebstrap's that take time, and what they are to a person. */
+static const char *const steps[][2] = {
+    {"running apt-get update", "reading the lists of packages"}, {"downloading packages", "downloading packages"},
+    {"extracting archives", "extracting packages"}, {"installing essential", "installing essential packages"},
+    {"installing remaining", "installing the other packages"}, {"running --customize-hook", "configuring"},
+    {"creating tarball", "writing the disk"},
+};
+
+static void take_step(const struct image_progress *progress, const char *line)
+{
+    for (unsigned i = 0; i < sizeof steps / sizeof steps[0]; i++)
+        if (strncmp(line, steps[i][0], strlen(steps[i][0])) == 0)
+            image_step(progress, steps[i][1]);
+}
+
 static void *listen_to(void *owner)
 {
     struct listener *listener = owner;
@@ -152,7 +167,7 @@ static void *listen_to(void *owner)
     while (fgets(line, sizeof line, listener->in)) {
         line[strcspn(line, "\r\n")] = 0;
         if (strncmp(line, "I: ", 3) == 0)
-            image_step(listener->progress, line + 3);
+            take_step(listener->progress, line + 3);
         else if (line[0])
             memcpy(listener->last[listener->lines++ % LAST_LINES], line, sizeof line);
     }
