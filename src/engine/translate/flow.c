@@ -3,7 +3,8 @@
 #include "engine/translate/system.h"
 #include "isa/x86/paging.h"
 
-/* mov [r10 + disp], reg (opcode 0x89) or mov reg, [r10 + disp] (0x8b), 64 bits. */
+/* mov [r10 + disp], reg (opcode 0x89), mov reg, [r10 + disp] (0x8b), or the start of one that stores a constant (0xc7);
+ * 64 bits. */
 static void emit_through_r10(struct emit *e, unsigned opcode, unsigned reg, unsigned disp)
 {
     emit_rex(e, true, reg, 0, H_R10);
@@ -29,11 +30,16 @@ static void emit_push(struct compiler *c, unsigned insn, unsigned reg, const uin
 {
     struct emit *e = &c->e;
     unsigned disp = emit_stack(c, insn, -8, true);
-    if (reg == H_R11 && constant)
-        emit_mov_imm(e, H_R11, *constant);
-    else if (reg == H_R11)
-        emit_load(e, H_R11, gs);
-    emit_through_r10(e, 0x89, reg, disp);
+    if (constant && (int64_t)*constant == (int32_t)*constant) {
+        emit_through_r10(e, 0xc7, 0, disp); /* mov qword [r10 + disp], imm32 */
+        emit32(e, (uint32_t)*constant);
+    } else {
+        if (constant)
+            emit_mov_imm(e, H_R11, *constant);
+        else if (reg == H_R11)
+            emit_load(e, H_R11, gs);
+        emit_through_r10(e, 0x89, reg, disp);
+    }
     emit_lea(e, H_RSP, H_RSP, EMIT_NONE, 0, -8);
 }
 
@@ -166,19 +172,22 @@ void emit_call_insn(struct compiler *c, const struct native *n, unsigned insn, u
         return;
     }
     const ZydisDecodedOperand *operand = &n->operand[0];
+    bool memory = operand->type == ZYDIS_OPERAND_TYPE_MEMORY, call = n->kind == NATIVE_CALL_INDIRECT;
+    unsigned reg = memory ? EMIT_NONE : native_register(operand->reg.value);
+    bool early = call && (memory || reg == H_RSP); /* the target is read before the push */
+    if (call && !early)
+        emit_push(c, insn, H_R11, &next, 0);
     c->in_r10 = WINDOWS;
-    if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+    if (memory) {
         emit_address(c, n, next);
         emit_look_up(c, insn, 8, false);
         emit_through_r10(e, 0x8b, H_R10, 0);
+    } else if (reg == H_R10 || reg == H_R11) {
+        emit_load(e, H_R10, GS_REG(reg));
     } else {
-        unsigned reg = native_register(operand->reg.value);
-        if (reg == H_R10 || reg == H_R11)
-            emit_load(e, H_R10, GS_REG(reg));
-        else
-            emit_mov(e, H_R10, reg);
+        emit_mov(e, H_R10, reg);
     }
-    if (n->kind == NATIVE_CALL_INDIRECT) {
+    if (early) {
         emit_store(e, H_R10, GS(target));
         emit_push(c, insn, H_R11, &next, 0);
         emit_load(e, H_R10, GS(target));
