@@ -97,6 +97,7 @@ expect 0 '' exec --help
 expect 0 '' stop --help
 expect 0 '' list --help
 expect 2 "'all': this command takes no operand" engines all
+expect 1 "translations can be checked with one vCPU only, not with 2" run --engine translate,check --cpus 2 --kernel "$dir/random"
 expect 1 "$dir/none" run --engine interpret --kernel "$dir/none"
 expect 1 "$dir/random" run --engine interpret --kernel "$dir/random"
 expect 1 "$dir/empty" run --engine interpret --kernel "$dir/empty"

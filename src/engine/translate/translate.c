@@ -173,6 +173,9 @@ static const struct tier_ops tier = {
 
 static int translate_vm_create(const struct engine_config *config, struct engine_vm **ret_vm, struct error *error)
 {
+    /* What the interpreter stored is undone before the trace runs: other vCPUs must not see that, nor store there. */
+    if (config->check && config->vcpus > 1)
+        return error_set(error, ENOTSUP, "translations can be checked with one vCPU only, not with %u", config->vcpus);
     return soft_vm_create(config, &tier, ret_vm, error);
 }
 
