@@ -76,6 +76,7 @@ struct loop {
 
     struct loop_signal *_Atomic signals; /* raised, not served */
     _Atomic bool asleep;
+    _Atomic uint64_t woken_at; /* when a raiser last wrote the eventfd */
     struct loop_poller *pollers;
     uint64_t poll_ns, poll_max; /* how long to look before sleeping now, and ever */
 };
@@ -420,8 +421,10 @@ void loop_signal_raise(struct loop_signal *signal)
     signal->next = atomic_load(&loop->signals);
     while (!atomic_compare_exchange_weak(&loop->signals, &signal->next, signal))
         ;
-    if (atomic_load(&loop->asleep) && atomic_exchange(&loop->asleep, false))
+    if (atomic_load(&loop->asleep) && atomic_exchange(&loop->asleep, false)) {
+        atomic_store_explicit(&loop->woken_at, now_ns(loop), memory_order_relaxed);
         wake(loop);
+    }
 }
 
 void loop_signal_free(struct loop_signal *signal)
@@ -519,7 +522,9 @@ static int sleep_once(struct loop *loop, bool *ret_found)
         poller->wake(poller->context);
     if (timeout == 0)
         return status;
-    slept = now_ns(loop) - slept;
+    /* What counts is when the news came, not how long the host then took to run this thread. */
+    uint64_t news = atomic_load_explicit(&loop->woken_at, memory_order_relaxed);
+    slept = (news > slept ? news : now_ns(loop)) - slept;
     if (slept > LOOP_POLL_MAX)
         loop->poll_ns = loop->poll_ns / 2 < POLL_MIN ? 0 : loop->poll_ns / 2;
     else

@@ -45,14 +45,12 @@ struct board_virtio {
 
 static void lock_board(void *owner)
 {
-    struct machine *machine = owner;
-    pthread_mutex_lock(&machine->lock);
+    machine_lock_deferring(owner);
 }
 
 static void unlock_board(void *owner)
 {
-    struct machine *machine = owner;
-    pthread_mutex_unlock(&machine->lock);
+    machine_unlock_waking(owner);
 }
 
 static void *serve(void *context)

@@ -143,6 +143,16 @@ static int build(struct machine *machine, struct error *error)
     return status;
 }
 
+/* Held for less than going to sleep and being woken takes: so whoever finds it taken looks again a while first. */
+static void init_lock(pthread_mutex_t *lock)
+{
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ADAPTIVE_NP);
+    pthread_mutex_init(lock, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+}
+
 int machine_create(const struct machine_config *config, struct machine **ret_machine, struct error *error)
 {
     int status = check_config(config, error);
@@ -154,7 +164,7 @@ int machine_create(const struct machine_config *config, struct machine **ret_mac
     machine->config = *config;
     machine->engine = config->engine;
     machine->ram.fd = -1;
-    pthread_mutex_init(&machine->lock, NULL);
+    init_lock(&machine->lock);
     pthread_mutex_init(&machine->end_lock, NULL);
     pthread_cond_init(&machine->plug_gone, NULL);
     pthread_mutex_init(&machine->console.lock, NULL);

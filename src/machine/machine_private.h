@@ -99,6 +99,8 @@ struct machine {
     _Atomic unsigned next_disk;  /* instance */
 
     struct vcpu vcpu[MACHINE_VCPUS_MAX];
+    bool defer_wakes;        /* under `lock`: see machine_unlock_waking */
+    unsigned deferred_wakes; /* a bit a vCPU */
 
     /* The console's current line, and the last that spoke of a panic. */
     char line[CONSOLE_LINE];
@@ -140,6 +142,10 @@ extern const struct engine_machine_ops board_engine_ops;
 
 /* vcpu.c: starts a vCPU's thread. */
 int vcpu_start(struct vcpu *vcpu, struct error *error);
+/* For other threads than vCPUs': between these two, a vCPU that is interrupted is woken only when the lock is free again. Woken
+ * before, it would run into the lock, and sleep and be woken once more. */
+void machine_lock_deferring(struct machine *machine);
+void machine_unlock_waking(struct machine *machine);
 /* Makes the vCPU's thread look around: requests, or the machine's end. Any thread. */
 void vcpu_wake(struct vcpu *vcpu);
 /* What irqchip asks; the board's lock is held. owner: the machine. */

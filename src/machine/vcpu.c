@@ -51,11 +51,30 @@ static void wait_for_news(struct vcpu *vcpu)
     atomic_exchange(&vcpu->wake, 0);
 }
 
+void machine_lock_deferring(struct machine *machine)
+{
+    pthread_mutex_lock(&machine->lock);
+    machine->defer_wakes = true;
+}
+
+void machine_unlock_waking(struct machine *machine)
+{
+    unsigned wakes = machine->deferred_wakes;
+    machine->deferred_wakes = 0;
+    machine->defer_wakes = false;
+    pthread_mutex_unlock(&machine->lock);
+    for (; wakes; wakes &= wakes - 1)
+        vcpu_wake(&machine->vcpu[__builtin_ctz(wakes)]);
+}
+
 void vcpu_interrupt(void *owner, unsigned index)
 {
     struct machine *machine = owner;
     machine->engine->interrupt(machine->vcpu[index].engine);
-    vcpu_wake(&machine->vcpu[index]);
+    if (machine->defer_wakes)
+        machine->deferred_wakes |= 1u << index;
+    else
+        vcpu_wake(&machine->vcpu[index]);
 }
 
 void vcpu_nmi(void *owner, unsigned index)
