@@ -111,5 +111,7 @@ static inline uint64_t qcow2_l1_entries(uint64_t size, unsigned cluster_bits)
  * are not supported. name: of the file, for the error. */
 int qcow2_parse(struct qcow2_header *ret_header, const uint8_t *bytes, size_t length, uint64_t file_size, const char *name,
                 struct error *error);
+/* The same from a file, which is neither locked nor changed; its backing file is not looked for. */
+int qcow2_read(const char *path, struct qcow2_header *ret_header, struct error *error);
 
 #endif

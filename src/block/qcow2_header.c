@@ -1,6 +1,10 @@
 /* qcow2_header.c - reads a header from bytes that may be hostile. Every field is checked here, once. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/checked.h"
 #include "block/qcow2_format.h"
@@ -145,5 +149,22 @@ int qcow2_parse(struct qcow2_header *ret_header, const uint8_t *bytes, size_t le
         status = error_set(error, EINVAL, "%s: its refcount table lies beyond the end of the file", name);
     if (status == 0)
         *ret_header = header;
+    return status;
+}
+
+int qcow2_read(const char *path, struct qcow2_header *ret_header, struct error *error)
+{
+    struct stat st;
+    uint8_t *bytes = malloc(1u << QCOW2_MAX_CLUSTER_BITS);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    ssize_t length = bytes && fd >= 0 && fstat(fd, &st) == 0 ? pread(fd, bytes, 1u << QCOW2_MAX_CLUSTER_BITS, 0) : -1;
+    int status = length < 0 ? error_set(error, bytes ? errno : ENOMEM, "%s: %s", path, strerror(bytes ? errno : ENOMEM)) : 0;
+    if (status == 0) {
+        off_t size = S_ISBLK(st.st_mode) ? lseek(fd, 0, SEEK_END) : st.st_size;
+        status = qcow2_parse(ret_header, bytes, (size_t)length, (uint64_t)size, path, error);
+    }
+    if (fd >= 0)
+        close(fd);
+    free(bytes);
     return status;
 }

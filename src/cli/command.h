@@ -15,6 +15,7 @@ struct command {
 extern const struct command command_run;
 extern const struct command command_image;
 extern const struct command command_delete;
+extern const struct command command_disk;
 extern const struct command command_exec;
 extern const struct command command_list;
 extern const struct command command_stop;

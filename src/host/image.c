@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "block/copy.h"
 #include "block/open.h"
 #include "block/qcow2.h"
 #include "host/bootfiles.h"
@@ -113,49 +114,16 @@ int image_finish(struct store *store, struct store_draft *draft, const char *nam
     return r;
 }
 
-/* True for zeroes; so sparse files stay sparse whatever they are stored in. */
-static bool is_zero(const uint8_t *bytes, size_t length)
+static void copied(void *context, uint64_t done, uint64_t total)
 {
-    return bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0;
-}
-
-/* One extent with data, which `to`, all zeroes as yet, takes by pieces that are not zero. */
-static int copy_extent(struct block *from, struct block *to, uint64_t offset, uint64_t length, uint8_t *buffer)
-{
-    int r = 0;
-    while (length && r == 0) {
-        uint64_t part = length < COPY_BYTES ? length : COPY_BYTES;
-        r = block_transfer(from, BLOCK_READ, 0, offset, buffer, part);
-        for (uint64_t at = 0; r == 0 && at < part;) {
-            uint64_t piece = part - at < 65536 ? part - at : 65536;
-            if (!is_zero(buffer + at, piece))
-                r = block_transfer(to, BLOCK_WRITE, 0, offset + at, buffer + at, piece);
-            at += piece;
-        }
-        offset += part, length -= part;
-    }
-    return r;
+    image_amount(context, done, total);
 }
 
 /* The whole of a volume into another of its size that is all zeroes. */
 static int copy_volume(struct block *from, struct block *to, const struct image_progress *progress, struct error *error)
 {
-    uint64_t size = from->limits.size;
-    uint8_t *buffer = malloc(COPY_BYTES);
-    int r = buffer ? 0 : -ENOMEM;
-    for (uint64_t at = 0; at < size && r == 0;) {
-        struct block_extent extent;
-        uint64_t most = size - at < (64u << 20) ? size - at : 64u << 20; /* so that progress shows */
-        r = block_extent(from, at, most, &extent);
-        if (r == 0 && extent.data)
-            r = copy_extent(from, to, at, extent.length, buffer);
-        at += r == 0 ? extent.length : 0;
-        image_amount(progress, at, size);
-    }
-    free(buffer);
-    if (r == 0)
-        r = block_transfer(to, BLOCK_FLUSH, 0, 0, NULL, 0);
-    return r < 0 ? error_set(error, -r, "copying the disk: %s", strerror(-r)) : 0;
+    union { const struct image_progress *given; void *taken; } same = {progress}; /* only handed on to image_amount */
+    return block_copy(from, to, copied, same.taken, error);
 }
 
 /* Opens a raw file to be written, made `size` bytes. */
