@@ -8,53 +8,97 @@
 #include "share/private.h"
 
 #define PLACES_FIRST 64u
+#define PLACES_MAX (1u << 20) /* of a saved state */
 
 static uint64_t make_id(uint32_t place, uint32_t uses)
 {
     return (uint64_t)uses << 32 | place;
 }
 
-/* Takes a free place, or -1 without memory. */
-static int64_t take_place(struct handle_table *table)
+/* Makes the table hold at least `size` places. The lock is held. */
+static int grow(struct handle_table *table, uint32_t size)
 {
-    if (!table->free) {
-        unsigned size = table->size ? 2 * table->size : PLACES_FIRST;
-        struct handle_place *places = realloc(table->places, size * sizeof *places);
-        if (!places)
-            return -1;
-        for (unsigned i = size; i-- > table->size;) {
-            places[i] = (struct handle_place){NULL, 0, table->free};
-            table->free = i + 1;
-        }
-        table->places = places;
-        table->size = size;
+    struct handle_place *places = realloc(table->places, size * sizeof *places);
+    if (!places)
+        return -ENOMEM;
+    for (uint32_t i = size; i-- > table->size;) {
+        places[i] = (struct handle_place){NULL, 0, table->free};
+        table->free = i + 1;
     }
-    unsigned place = table->free - 1;
-    table->free = table->places[place].next_free;
-    return place;
+    table->places = places;
+    table->size = size;
+    return 0;
 }
 
-int handle_open(struct share *share, struct inode *inode, int fd, uint64_t *ret_id)
+/* Puts a new handle into a free place. Returns its number. The lock is held. */
+static uint64_t settle(struct share *share, struct handle *handle, struct inode *inode, int fd, uint32_t flags, uint32_t place)
 {
-    struct handle *handle = calloc(1, sizeof *handle);
-    pthread_mutex_lock(&share->lock);
-    int64_t place = handle ? take_place(&share->handles) : -1;
-    if (place < 0) {
-        descriptor_give(share);
-        pthread_mutex_unlock(&share->lock);
-        close(fd);
-        free(handle);
-        return -ENOMEM;
-    }
     struct handle_place *at = &share->handles.places[place];
-    *handle = (struct handle){.id = make_id((uint32_t)place, ++at->uses), .inode = inode, .fd = fd, .refs = 1,
+    *handle = (struct handle){.id = make_id(place, at->uses), .inode = inode, .fd = fd, .flags = flags, .refs = 1,
                               .folder = S_ISDIR(inode->type)};
     pthread_mutex_init(&handle->folder_lock, NULL);
     at->handle = handle;
-    *ret_id = handle->id;
+    inode->pins++;
+    return handle->id;
+}
+
+/* What a failure leaves behind. The lock is held. */
+static int give_up(struct share *share, struct handle *handle, int fd, int code)
+{
+    descriptor_give(share);
+    close(fd);
+    free(handle);
+    return -code;
+}
+
+int handle_open(struct share *share, struct inode *inode, int fd, uint32_t flags, uint64_t *ret_id)
+{
+    struct handle_table *table = &share->handles;
+    struct handle *handle = calloc(1, sizeof *handle);
+    int r = 0;
+    pthread_mutex_lock(&share->lock);
+    if (!handle || (!table->free && grow(table, table->size ? 2 * table->size : PLACES_FIRST) < 0)) {
+        r = give_up(share, handle, fd, ENOMEM);
+    } else {
+        uint32_t place = table->free - 1;
+        table->free = table->places[place].next_free;
+        table->places[place].uses++;
+        *ret_id = settle(share, handle, inode, fd, flags, place);
+    }
     pthread_mutex_unlock(&share->lock);
-    inode_pin_again(share, inode);
-    return 0;
+    return r;
+}
+
+int handle_restore(struct share *share, struct inode *inode, int fd, uint32_t flags, uint64_t id)
+{
+    struct handle_table *table = &share->handles;
+    struct handle *handle = calloc(1, sizeof *handle);
+    uint32_t place = (uint32_t)id;
+    int r = 0;
+    pthread_mutex_lock(&share->lock);
+    if (!handle || place >= PLACES_MAX || (place >= table->size && grow(table, place + 1) < 0)) {
+        r = give_up(share, handle, fd, handle ? EINVAL : ENOMEM);
+    } else if (table->places[place].handle) {
+        r = give_up(share, handle, fd, EEXIST);
+    } else {
+        table->places[place].uses = (uint32_t)(id >> 32);
+        settle(share, handle, inode, fd, flags, place);
+    }
+    pthread_mutex_unlock(&share->lock);
+    return r;
+}
+
+void handle_restored(struct share *share)
+{
+    struct handle_table *table = &share->handles;
+    pthread_mutex_lock(&share->lock);
+    table->free = 0;
+    for (uint32_t i = table->size; i-- > 0;)
+        if (!table->places[i].handle) {
+            table->places[i].next_free = table->free;
+            table->free = i + 1;
+        }
+    pthread_mutex_unlock(&share->lock);
 }
 
 /* The place of a handle that is open and of this inode, or NULL. The lock is held. */

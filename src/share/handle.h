@@ -17,6 +17,7 @@ struct handle {
     uint64_t id;
     struct inode *inode;
     int fd;
+    uint32_t flags; /* as it was opened */
     unsigned refs; /* requests that use it, and one while it is open */
     bool folder;
 
@@ -39,8 +40,12 @@ struct handle_table {
 };
 
 /* Makes a handle for a descriptor, which it owns from now on, failure included, and whose right (descriptor_take) the caller
- * took. inode: pinned by the caller; the handle takes a pin of its own. Returns 0 or a negative errno. Any thread. */
-int handle_open(struct share *share, struct inode *inode, int fd, uint64_t *ret_id);
+ * took. inode: pinned by the caller; the handle takes a pin of its own. flags: how to open it once more. Returns 0 or a negative errno.
+ * Any thread. */
+int handle_open(struct share *share, struct inode *inode, int fd, uint32_t flags, uint64_t *ret_id);
+/* The same with a number from a saved state; -EEXIST or -EINVAL when it cannot be. After the last one, handle_restored. */
+int handle_restore(struct share *share, struct inode *inode, int fd, uint32_t flags, uint64_t id);
+void handle_restored(struct share *share);
 /* Finds the handle that the guest names, which must be of this inode and a folder or not; keeps it until handle_put.
  * Returns 0 or -EBADF. */
 int handle_get(struct share *share, uint64_t id, const struct inode *inode, bool folder, struct handle **ret_handle);

@@ -288,8 +288,8 @@ static int pin(struct share *share, struct inode *inode)
     return r;
 }
 
-/* A new inode for a descriptor, which it owns on success. */
-static int insert(struct share *share, int fd, const struct statx *stat, struct inode **ret_inode)
+/* A new inode for a descriptor, which it owns on success. id: not used yet. */
+static int insert(struct share *share, uint64_t id, int fd, const struct statx *stat, struct inode **ret_inode)
 {
     struct inode_table *table = &share->inodes;
     if (table->used >= table->limit)
@@ -297,7 +297,7 @@ static int insert(struct share *share, int fd, const struct statx *stat, struct 
     struct inode *inode = calloc(1, sizeof *inode);
     if (!inode)
         return -ENOMEM;
-    *inode = (struct inode){.id = ++table->last_id, .key = key_of(stat), .type = stat->stx_mode & S_IFMT, .fd = fd};
+    *inode = (struct inode){.id = id, .key = key_of(stat), .type = stat->stx_mode & S_IFMT, .fd = fd};
     if (table->used >= table->buckets)
         grow(table);
     LIST_INSERT_HEAD(id_bucket(table, inode->id), inode, by_id);
@@ -324,7 +324,7 @@ int inode_table_open(struct share *share, int root, unsigned limit)
         close(root);
         return r;
     }
-    r = insert(share, root, &stat, &table->root); /* the first number is FUSE_ROOT_ID */
+    r = insert(share, table->last_id = FUSE_ROOT_ID, root, &stat, &table->root);
     if (r < 0) {
         descriptor_give(share);
         close(root);
@@ -411,9 +411,10 @@ static int note(struct share *share, struct inode *parent, const char *name, int
     struct inode *inode = find_key(&share->inodes, &key, stat->stx_mode & S_IFMT);
     int known = inode != NULL;
     if (!known) {
-        int r = fd < 0 ? -ENOENT : insert(share, fd, stat, &inode);
+        int r = fd < 0 ? -ENOENT : insert(share, share->inodes.last_id + 1, fd, stat, &inode);
         if (r < 0)
             return r;
+        share->inodes.last_id++;
     }
     if (inode != share->inodes.root)
         inode->lookups++;
@@ -520,5 +521,55 @@ int inode_attributes(const struct inode *inode, struct fuse_attr *ret_attr)
     int r = look(inode->fd, "", &stat);
     if (r == 0)
         fill_attributes(&stat, false, ret_attr);
+    return r;
+}
+
+/* Opens a path from the root on, and only as the same file; mounts and devices have other numbers after a restart. */
+static int open_path(struct share *share, const char *path, const struct inode_key *key, uint32_t type, struct statx *ret_stat)
+{
+    int fd = open_name(share->inodes.root->fd, path); /* the kernel keeps it below the root, whatever the path */
+    if (fd < 0)
+        return fd;
+    int r = look(fd, "", ret_stat);
+    struct inode_key now = key_of(ret_stat);
+    if (r == 0 && (now.number != key->number || now.birth_s != key->birth_s || now.birth_ns != key->birth_ns ||
+                   (ret_stat->stx_mode & S_IFMT) != type || inode_is_forbidden(fd)))
+        r = -ESTALE;
+    if (r < 0)
+        close(fd);
+    return r < 0 ? r : fd;
+}
+
+bool inode_is_at(struct share *share, const struct inode *inode, const char *path)
+{
+    struct statx stat;
+    int fd = open_path(share, path, &inode->key, inode->type, &stat);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+int inode_restore(struct share *share, const struct inode *saved, const char *path)
+{
+    struct inode *inode;
+    struct statx stat;
+    pthread_mutex_lock(&share->lock);
+    int r = find_id(&share->inodes, saved->id) ? -EEXIST : descriptor_take(share);
+    if (r == 0) {
+        int fd = open_path(share, path, &saved->key, saved->type, &stat);
+        struct inode_key key = key_of(&stat);
+        r = fd < 0 ? fd : 0;
+        if (r == 0 && find_key(&share->inodes, &key, saved->type))
+            r = -EEXIST;
+        if (r == 0)
+            r = insert(share, saved->id, fd, &stat, &inode);
+        if (r == 0)
+            inode->lookups = saved->lookups;
+        else if (fd >= 0)
+            close(fd);
+        if (r < 0)
+            descriptor_give(share);
+    }
+    pthread_mutex_unlock(&share->lock);
     return r;
 }

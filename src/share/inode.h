@@ -84,6 +84,12 @@ bool inode_is_forbidden(int fd);
 /* Puts one idle inode's descriptor away; false when there is none. The lock is held. */
 bool inode_put_one_away(struct share *share);
 
+/* For a saved state. True when the path, relative to the root, leads to the inode's file. */
+bool inode_is_at(struct share *share, const struct inode *inode, const char *path);
+/* Makes an inode with the number, look-ups, type and key (but device and mount) of `saved`, if its file is at the path. Returns 0 or a
+ * negative errno: -EEXIST when the number or the file is there already; others when it is not found or there is no room. */
+int inode_restore(struct share *share, const struct inode *saved, const char *path);
+
 /* The attributes of a pinned inode, in the protocol's form. Returns 0 or a negative errno. */
 int inode_attributes(const struct inode *inode, struct fuse_attr *ret_attr);
 

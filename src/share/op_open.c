@@ -58,7 +58,7 @@ int op_open(struct share *share, struct request *request)
         give_right(share);
         return fd;
     }
-    r = handle_open(share, request->inode, fd, &out.fh);
+    r = handle_open(share, request->inode, fd, in->flags & OPEN_FLAGS, &out.fh);
     return r < 0 ? r : request_reply(request, &out, sizeof out);
 }
 
@@ -74,7 +74,7 @@ int op_opendir(struct share *share, struct request *request)
         give_right(share);
         return r;
     }
-    r = handle_open(share, request->inode, fd, &out.fh);
+    r = handle_open(share, request->inode, fd, 0, &out.fh);
     return r < 0 ? r : request_reply(request, &out, sizeof out);
 }
 
@@ -120,8 +120,9 @@ static int create(struct share *share, struct inode *folder, const char *name, c
 static int reply_created(struct share *share, struct request *request, int fd, const struct fuse_entry_out *entry,
                          struct inode *inode)
 {
+    const struct fuse_create_in *in = (const void *)request->argument;
     struct fuse_open_out opened = {0};
-    int r = handle_open(share, inode, fd, &opened.fh);
+    int r = handle_open(share, inode, fd, in->flags & OPEN_FLAGS, &opened.fh);
     inode_unpin(share, inode);
     if (r < 0) {
         inode_forget(share, entry->nodeid, 1);
@@ -175,6 +176,22 @@ int op_tmpfile(struct share *share, struct request *request)
         return r;
     }
     return reply_created(share, request, fd, &entry, inode);
+}
+
+int share_open_again(struct share *share, const struct inode *inode, uint32_t flags)
+{
+    int r = take_right(share);
+    if (r < 0)
+        return r;
+    if (S_ISDIR(inode->type)) {
+        int fd = openat(inode->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        r = fd < 0 ? -errno : fd;
+    } else {
+        r = open_file(share, inode, flags & ~(uint32_t)O_TRUNC);
+    }
+    if (r < 0)
+        give_right(share);
+    return r;
 }
 
 int op_release(struct share *share, struct request *request)

@@ -6,6 +6,7 @@
  *   handle.c       what the guest has open
  *   credentials.c  whose files are made, and what serving threads may do
  *   op_*.c         the operations
+ *   save.c         the saved form of what the guest knows and has open
  *
  * `lock` covers the tables of inodes and handles and is never held across an operation that may wait for a disk, but for
  * the rare re-opening of a descriptor that was put away (inode.c). */
@@ -90,6 +91,9 @@ int op_create(struct share *share, struct request *request);
 int op_tmpfile(struct share *share, struct request *request);
 int op_opendir(struct share *share, struct request *request);
 int op_release(struct share *share, struct request *request);
+/* For a saved state: opens a pinned file or folder as a handle of these flags was, without truncating it. Returns a descriptor, whose
+ * right is taken, or a negative errno. */
+int share_open_again(struct share *share, const struct inode *inode, uint32_t flags);
 /* op_file.c */
 int op_read(struct share *share, struct request *request);
 int op_write(struct share *share, struct request *request);

@@ -15,6 +15,7 @@
 #include <sys/uio.h>
 
 #include "base/error.h"
+#include "base/stream.h"
 
 struct share;
 
@@ -55,6 +56,13 @@ bool share_may_take_long(const struct share_message *message);
 
 /* As at share_open: the guest knows nothing any more but the root. */
 void share_reset(struct share *share);
+
+/* Saves what the guest knows and has open, as one section: numbers, and paths within the folder. Fails (stream_status) when
+ * the guest has a file open that has no name any more. No request is being served. */
+void share_save(struct share *share, struct stream *stream);
+/* Takes that over in a share that was just opened or reset, of the same folder and as read-only as that. Files that are not at their paths any
+ * more are stale for the guest. The stream may be hostile; after a failure the share is as after share_reset. */
+void share_load(struct share *share, struct stream *stream);
 
 /* True when the guest has a session: INIT came and no DESTROY since. Any thread. */
 bool share_in_use(const struct share *share);

@@ -187,12 +187,15 @@ static void stop(struct virtio_device *device)
     share_reset(((struct fs *)device)->share);
 }
 
+/* Paused, so that no request is being served. */
 static void save(const struct virtio_device *device, struct stream *stream)
 {
-    const struct fs *fs = (const struct fs *)device;
-    if (share_in_use(fs->share))
-        stream_fail(stream, "share '%s' is mounted in the guest, and a mounted share cannot be saved; unmount it there first",
-                    fs->tag);
+    share_save(((const struct fs *)device)->share, stream);
+}
+
+static void load(struct virtio_device *device, struct stream *stream)
+{
+    share_load(((struct fs *)device)->share, stream);
 }
 
 static void destroy(struct virtio_device *device)
@@ -214,7 +217,7 @@ static void destroy(struct virtio_device *device)
 }
 
 static const struct virtio_ops ops = {.name = "virtio-fs", .id = 26, .class_code = 0x018000, .start = start, .process = process,
-                                      .stop = stop, .save = save, .destroy = destroy};
+                                      .stop = stop, .save = save, .load = load, .destroy = destroy};
 
 int virtio_fs_check_tag(const char *tag, struct error *error)
 {

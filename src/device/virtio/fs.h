@@ -20,7 +20,7 @@ struct virtio_fs_config {
 int virtio_fs_check_tag(const char *tag, struct error *error);
 
 /* Opens the folder. env->loop: of a thread that serves this device alone. Returns 0 or a negative errno with a
- * sentence that names the tag. A share that is mounted cannot be saved: its section then fails with a sentence. */
+ * sentence that names the tag. Saved and loaded as share_save says. */
 int virtio_fs_new(const struct virtio_env *env, const struct virtio_fs_config *config, struct virtio_device **ret_device,
                   struct error *error);
 
