@@ -12,10 +12,11 @@ _veneer() {
     run:--virtio-rings) mapfile -t COMPREPLY < <(compgen -W 'split packed' -- "$word") ;;
     run:--cpu) mapfile -t COMPREPLY < <(compgen -W 'default host' -- "$word") ;;
     run:--console) mapfile -t COMPREPLY < <(compgen -W 'stdio none unix: file:' -- "$word") ;;
+    run:--console-device) mapfile -t COMPREPLY < <(compgen -W 'serial virtio' -- "$word") ;;
     run:--balloon) mapfile -t COMPREPLY < <(compgen -W 'off' -- "$word") ;;
     run:run) mapfile -t COMPREPLY < <(compgen -W "--kernel --help $(veneer image list 2>/dev/null | sed '1d;s/ .*//')" -- "$word") ;;
-    run:--cpus | run:--memory | run:--code-cache | run:--append | run:--debug-exit | run:--name | *:--env | *:--cwd | *:--user | *:--wait | *:--timeout) COMPREPLY=() ;;
-    run:*) mapfile -t COMPREPLY < <(compgen -W '--kernel --initrd --append --cpus --memory --code-cache --engine --cpu --console --debug-exit --name --disk --virtio-rings --share --vsock --balloon --stats --detach --interactive --terminal --env --cwd --user --wait --help' -- "$word") ;;
+    run:--cpus | run:--memory | run:--code-cache | run:--append | run:--port | run:--debug-exit | run:--name | *:--env | *:--cwd | *:--user | *:--wait | *:--timeout) COMPREPLY=() ;;
+    run:*) mapfile -t COMPREPLY < <(compgen -W '--kernel --initrd --append --cpus --memory --code-cache --engine --cpu --console --debug-exit --name --disk --virtio-rings --share --console-device --port --vsock --balloon --stats --detach --interactive --terminal --env --cwd --user --wait --help' -- "$word") ;;
     image:image) mapfile -t COMPREPLY < <(compgen -W 'build list import export delete' -- "$word") ;;
     image:build) mapfile -t COMPREPLY < <(compgen -W 'debian' -- "$word") ;;
     image:import) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;

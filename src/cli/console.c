@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -126,6 +127,7 @@ int console_open(const char *spec, struct console **ret_console, struct error *e
         sigaddset(&set, SIGINT);
         sigaddset(&set, SIGTERM);
         sigaddset(&set, SIGHUP);
+        sigaddset(&set, SIGWINCH);
         pthread_sigmask(SIG_BLOCK, &set, NULL);
         signal(SIGPIPE, SIG_IGN);
         console->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -203,6 +205,14 @@ static void on_client(void *context, uint32_t events)
     console->out = client;
 }
 
+static void tell_size(struct console *console)
+{
+    struct winsize size;
+    int fd = console->out; /* of a terminal; anything else refuses */
+    if (console->ops->resize && fd >= 0 && ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col && size.ws_row)
+        console->ops->resize(console->owner, size.ws_col, size.ws_row);
+}
+
 static void on_signal(void *context, uint32_t events)
 {
     struct console *console = context;
@@ -210,6 +220,10 @@ static void on_signal(void *context, uint32_t events)
     struct signalfd_siginfo info;
     if (read(console->signals, &info, sizeof info) != sizeof info)
         return;
+    if (info.ssi_signo == SIGWINCH) {
+        tell_size(console);
+        return;
+    }
     char why[64];
     snprintf(why, sizeof why, "stopped by signal %u (%s)", info.ssi_signo, strsignal((int)info.ssi_signo));
     console->leaving = true;
@@ -239,6 +253,8 @@ int console_start(struct console *console, const struct console_ops *ops, void *
         r = loop_add_fd(console->loop, console->in, EPOLLIN, on_input, console, &console->in_source);
     if (r == -EPERM)
         r = 0;
+    if (r == 0)
+        tell_size(console);
     if (r == 0)
         r = -pthread_create(&console->thread, NULL, serve, console);
     if (r < 0)

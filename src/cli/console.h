@@ -18,6 +18,8 @@ struct console_ops {
     size_t (*input)(void *owner, const void *bytes, size_t length);
     /* The person or a signal asked to leave; `why` is a sentence. */
     void (*leave)(void *owner, const char *why);
+    /* The terminal's size, at the start and when it changes. May be NULL. */
+    void (*resize)(void *owner, unsigned columns, unsigned rows);
 };
 
 /* The accepted forms, for help and errors. */

@@ -186,6 +186,16 @@ static int parse_balloon(void *config, const char *value, struct error *error)
     return balloon_parse(value, &((struct run_config *)config)->machine, error);
 }
 
+static int parse_console_device(void *config, const char *value, struct error *error)
+{
+    return console_device_parse(value, &((struct run_config *)config)->machine, error);
+}
+
+static int parse_port(void *config, const char *value, struct error *error)
+{
+    return port_parse(value, &((struct run_config *)config)->machine, error);
+}
+
 static int parse_stats(void *config, const char *value, struct error *error)
 {
     (void)value, (void)error;
@@ -209,7 +219,7 @@ static int parse_detach(void *config, const char *value, struct error *error)
 static const struct option_spec options[] = {
     {"kernel", "FILE", "the kernel: a Linux bzImage, an ELF with a PVH entry, or a Multiboot image", parse_kernel},
     {"initrd", "FILE", "its initial RAM disk", parse_initrd},
-    {"append", "STRING", "its command line (default: console=ttyS0)", parse_append},
+    {"append", "STRING", "its command line (default: console=ttyS0, or hvc0)", parse_append},
     {"cpus", "N", "virtual processors, 1 to 16 (default: 1)", parse_cpus},
     {"memory", "SIZE", "guest memory, such as 512M or 2G (default: 512M, with an IMAGE 1G)", parse_memory},
     {"code-cache", "SIZE",
@@ -221,7 +231,7 @@ static const struct option_spec options[] = {
     {"cpu", "MODEL", "default: the same model under every engine; host: all that this host and the engine have",
      parse_cpu},
     {"console", "WHERE",
-     "the guest's serial console: " CONSOLE_FORM " (default: stdio)\n"
+     "the host's side of the guest's console: " CONSOLE_FORM " (default: stdio)\n"
      "unix: listens there for one client at a time; file: output only",
      parse_console},
     {"share", SHARE_FORM,
@@ -233,6 +243,10 @@ static const struct option_spec options[] = {
      "bytes a second; queues: at most 16 (default: one a CPU, up to 4); a comma in FILE is written twice",
      parse_disk},
     {"virtio-rings", "FORM", "split or packed rings for virtio devices (default: split)", parse_rings},
+    {"console-device", "DEVICE",
+     "what the console is in the guest: serial (ttyS0, the default) or virtio (hvc0, which knows the terminal's size)",
+     parse_console_device},
+    {"port", "NAME=PATH", "a port of the guest, /dev/virtio-ports/NAME, that is the socket PATH here; may be repeated", parse_port},
     {"vsock", "PATH[,cid=N]",
      "sockets between guest and host (virtio-vsock; the guest's CID is N, default 3). To reach a guest's port connect\n"
      "to PATH and say 'CONNECT port'; a guest that connects to CID 2 reaches the socket PATH_port",
@@ -289,7 +303,12 @@ static void session_leave(void *owner, const char *why)
     machine_stop(session->machine);
 }
 
-static const struct console_ops session_ops = {.input = session_input, .leave = session_leave};
+static void session_resize(void *owner, unsigned columns, unsigned rows)
+{
+    machine_console_resize(((struct session *)owner)->machine, columns, rows);
+}
+
+static const struct console_ops session_ops = {.input = session_input, .leave = session_leave, .resize = session_resize};
 
 static void announce(const struct run_config *config, const char *note)
 {

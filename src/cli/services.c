@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli/option.h"
+#include "device/virtio/console.h"
 #include "device/virtio/vsock.h"
 
 _Static_assert(SERVICES_PATH == VSOCK_PATH_MAX + 1, "a path of --vsock is as long as the device takes");
@@ -32,4 +33,36 @@ int balloon_parse(const char *value, struct machine_config *config, struct error
     config->no_balloon = strcmp(value, "off") == 0;
     config->balloon = 0;
     return config->no_balloon ? 0 : option_size(value, &config->balloon, error);
+}
+
+int console_device_parse(const char *value, struct machine_config *config, struct error *error)
+{
+    config->console_virtio = strcmp(value, "virtio") == 0;
+    if (config->console_virtio || strcmp(value, "serial") == 0)
+        return 0;
+    return error_set(error, EINVAL, "is no device for the console; give serial or virtio");
+}
+
+int port_parse(const char *value, struct machine_config *config, struct error *error)
+{
+    static struct machine_port port[VIRTIO_CONSOLE_PORTS_MAX - 1];
+    static char stored[VIRTIO_CONSOLE_PORTS_MAX - 1][VIRTIO_CONSOLE_NAME_MAX + 1];
+    const char *equals = strchr(value, '=');
+    size_t length = equals ? (size_t)(equals - value) : 0;
+    struct error reason;
+    if (!equals || !equals[1])
+        return error_set(error, EINVAL, "lacks the socket's path; give NAME=PATH");
+    if (config->ports == VIRTIO_CONSOLE_PORTS_MAX - 1)
+        return error_set(error, EINVAL, "is one too many; at most %u ports can be had", VIRTIO_CONSOLE_PORTS_MAX - 1);
+    char *name = stored[config->ports];
+    memcpy(name, value, length <= VIRTIO_CONSOLE_NAME_MAX ? length : 0);
+    name[length <= VIRTIO_CONSOLE_NAME_MAX ? length : 0] = '\0';
+    if (virtio_console_check_name(name, &reason) < 0)
+        return error_set(error, EINVAL, "has a bad name: %s; give NAME=PATH", reason.text);
+    for (unsigned i = 0; i < config->ports; i++)
+        if (strcmp(port[i].name, name) == 0)
+            return error_set(error, EINVAL, "has the name of another port");
+    port[config->ports++] = (struct machine_port){name, equals + 1};
+    config->port = port;
+    return 0;
 }

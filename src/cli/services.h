@@ -1,4 +1,4 @@
-/* services.h - the options of `veneer run` for what is between guest and host: sockets and the balloon. */
+/* services.h - the options of `veneer run` for what is between guest and host: sockets, balloon, console. */
 #ifndef VENEER_CLI_SERVICES_H
 #define VENEER_CLI_SERVICES_H
 
@@ -11,5 +11,10 @@
 int vsock_parse(const char *value, char path[SERVICES_PATH], struct machine_config *config, struct error *error);
 /* SIZE or off. */
 int balloon_parse(const char *value, struct machine_config *config, struct error *error);
+
+/* serial or virtio. */
+int console_device_parse(const char *value, struct machine_config *config, struct error *error);
+/* NAME=PATH, up to 15 times; what the config points to lives as long as the program. */
+int port_parse(const char *value, struct machine_config *config, struct error *error);
 
 #endif

@@ -11,7 +11,7 @@ struct machine_memory {
     struct balloon_info balloon;
 };
 
-/* Sets how many bytes the balloon is to take from the guest; it does so as the guest can spare them. Returns 0, -ENODEV (the
+/* Sets how many bytes the balloon is to take from the guest; it does so as the guest can spare them. Returns 0, -ENOENT (the
  * machine has no balloon) or -ERANGE (more than the guest has) with a sentence. */
 int machine_balloon_set(struct machine *machine, uint64_t bytes, struct error *error);
 /* What is known now; asks the guest for new statistics, so that a call a moment later tells those. */

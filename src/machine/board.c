@@ -266,7 +266,7 @@ int board_boot(struct machine *machine, struct x86_cpu *cpu, struct error *error
         .com1_port = BOARD_COM1, .com1_irq = BOARD_COM1_IRQ, .pvpanic_port = BOARD_PVPANIC,
     };
     struct load_config load = {.kernel = machine->config.kernel, .initrd = machine->config.initrd,
-                               .append = machine->config.append ? machine->config.append : "console=ttyS0", .rsdp = ACPI_BASE};
+                               .append = machine->config.append ? machine->config.append : console_append(machine), .rsdp = ACPI_BASE};
     struct load_entry entry;
     memory_map(machine, &load);
     int status = acpi_build(&machine->ram, &acpi, error);

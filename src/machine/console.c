@@ -1,4 +1,4 @@
-/* console.c - between the guest's first serial port and whoever owns the console.
+/* console.c - between the guest's first serial port, or its virtio console, and whoever owns the console.
  *
  * A thread of its own hands the owner what was printed, so that no lock of the board is held while the owner
  * writes, however slowly. The queue between the two is bounded by holding up the vCPU that prints, once it is out of
@@ -13,37 +13,72 @@
 #include "device/platform/uart.h"
 #include "machine/machine_private.h"
 
-static void end_line(struct machine *machine)
+static void end_line(struct machine *machine, char line[CONSOLE_LINE], size_t *used)
 {
-    machine->line[machine->line_used] = '\0';
-    machine->line_used = 0;
-    const char *panic = strstr(machine->line, "Kernel panic - not syncing");
+    line[*used] = '\0';
+    *used = 0;
+    const char *panic = strstr(line, "Kernel panic - not syncing");
     if (panic && !machine->panic_text[0])
         memcpy(machine->panic_text, panic, strlen(panic) + 1);
 }
 
+/* The board's lock is held. */
+static void read_lines(struct machine *machine, char line[CONSOLE_LINE], size_t *used, const uint8_t *bytes, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        if (bytes[i] == '\n')
+            end_line(machine, line, used);
+        else if (*used < CONSOLE_LINE - 1 && bytes[i] != '\r')
+            line[(*used)++] = bytes[i] >= 0x20 && bytes[i] < 0x7f ? (char)bytes[i] : '?';
+    }
+}
+
+/* The queue's lock is held. */
 static void enqueue(struct console_queue *queue, const uint8_t *bytes, size_t length)
 {
-    pthread_mutex_lock(&queue->lock);
     for (size_t i = 0; i < length && queue->used < CONSOLE_QUEUE; i++)
         queue->bytes[(queue->first + queue->used++) % CONSOLE_QUEUE] = bytes[i];
-    if (queue->used > CONSOLE_CROWDED)
-        atomic_store(&queue->crowded, true);
     pthread_cond_signal(&queue->filled);
-    pthread_mutex_unlock(&queue->lock);
 }
 
 void console_transmit(void *owner, const uint8_t *bytes, size_t length)
 {
     struct machine *machine = owner;
-    for (size_t i = 0; i < length; i++) {
-        if (bytes[i] == '\n')
-            end_line(machine);
-        else if (machine->line_used < sizeof machine->line - 1 && bytes[i] != '\r')
-            machine->line[machine->line_used++] = bytes[i] >= 0x20 && bytes[i] < 0x7f ? (char)bytes[i] : '?';
+    struct console_queue *queue = &machine->console;
+    read_lines(machine, machine->line, &machine->line_used, bytes, length);
+    if (!machine->config.console_write)
+        return;
+    pthread_mutex_lock(&queue->lock);
+    enqueue(queue, bytes, length);
+    if (queue->used > CONSOLE_CROWDED)
+        atomic_store(&queue->crowded, true);
+    pthread_mutex_unlock(&queue->lock);
+}
+
+/* The device waits instead of a vCPU: what is over half of the queue is refused. */
+size_t console_write_virtio(void *owner, const void *bytes, size_t length)
+{
+    struct machine *machine = owner;
+    struct console_queue *queue = &machine->console;
+    size_t taken = length;
+    if (machine->config.console_write) {
+        pthread_mutex_lock(&queue->lock);
+        size_t room = queue->used < CONSOLE_CROWDED ? CONSOLE_CROWDED - queue->used : 0;
+        taken = length < room ? length : room;
+        enqueue(queue, bytes, taken);
+        if (taken < length)
+            atomic_store(&queue->refused, true);
+        pthread_mutex_unlock(&queue->lock);
     }
-    if (machine->config.console_write)
-        enqueue(&machine->console, bytes, length);
+    pthread_mutex_lock(&machine->lock);
+    read_lines(machine, machine->virtio_line, &machine->virtio_line_used, bytes, taken);
+    pthread_mutex_unlock(&machine->lock);
+    return taken;
+}
+
+const char *console_append(const struct machine *machine)
+{
+    return machine->config.console_virtio ? "console=hvc0" : "console=ttyS0";
 }
 
 void console_hold(struct machine *machine)
@@ -86,8 +121,11 @@ static void *serve(void *context)
     struct machine *machine = context;
     uint8_t bytes[4096];
     size_t length;
-    while ((length = dequeue(&machine->console, bytes, sizeof bytes)) > 0)
+    while ((length = dequeue(&machine->console, bytes, sizeof bytes)) > 0) {
+        if (atomic_exchange(&machine->console.refused, false))
+            services_console_room(machine);
         machine->config.console_write(machine->config.console_owner, bytes, length);
+    }
     return NULL;
 }
 
@@ -124,6 +162,8 @@ void console_room(void *owner)
 
 size_t machine_console_input(struct machine *machine, const void *bytes, size_t length)
 {
+    if (machine->config.console_virtio)
+        return services_console_input(machine, bytes, length);
     pthread_mutex_lock(&machine->lock);
     size_t taken = uart_receive(machine->uart, bytes, length);
     pthread_mutex_unlock(&machine->lock);

@@ -57,10 +57,15 @@ struct machine_disk {
     unsigned queues;    /* 1 to MACHINE_DISK_QUEUES_MAX, or 0: as many as vCPUs, up to 4 */
 };
 
+/* A named port of the guest (/dev/virtio-ports/NAME) that is a unix socket of the host; see device/virtio/console.h. */
+struct machine_port {
+    const char *name, *path;
+};
+
 struct machine_config {
     const char *kernel;      /* paths; kernel is required */
     const char *initrd;      /* or NULL */
-    const char *append;      /* kernel command line, or NULL for the default "console=ttyS0" */
+    const char *append;      /* kernel command line, or NULL for the console's: "console=ttyS0" or "console=hvc0" */
     unsigned vcpus;          /* 1..MACHINE_VCPUS_MAX */
     uint64_t memory;         /* bytes; rounded down to whole pages */
     const struct engine_ops *engine;
@@ -75,9 +80,12 @@ struct machine_config {
     unsigned disks;
     const char *vsock;       /* path of the host's socket for the guest's sockets, or NULL: the guest has none */
     uint32_t vsock_cid;      /* the guest's address; 0: the default, 3 */
+    bool console_virtio;     /* the console is hvc0 (virtio) rather than the first serial port */
+    const struct machine_port *port; /* ports of them, besides; until machine_create returns */
+    unsigned ports;
     bool no_balloon;         /* no memory balloon, and no memory given back */
     uint64_t balloon;        /* bytes that it takes from the guest at first */
-    /* What the guest writes to its first serial port; on a machine thread, with no lock held, and it may block: the
+    /* What the guest writes to its console; on a machine thread, with no lock held, and it may block: the
      * guest is held up when it prints much more. machine_run returns after the last call. May be NULL. */
     void (*console_write)(void *owner, const void *bytes, size_t length);
     /* The guest can take more console input; on a machine thread; may be NULL. */
@@ -122,8 +130,10 @@ int machine_disk_resize(struct machine *machine, const char *id, uint64_t size, 
 struct loop *machine_loop(struct machine *machine);
 /* Presses the ACPI power button: a guest that listens shuts itself down. Any thread. */
 void machine_power_button(struct machine *machine);
-/* Offers typed bytes to the first serial port; returns how many it took. */
+/* Offers typed bytes to the console; returns how many it took. */
 size_t machine_console_input(struct machine *machine, const void *bytes, size_t length);
+/* Tells the guest the size of the console's terminal; for a serial port there is no way to. Any thread. */
+void machine_console_resize(struct machine *machine, unsigned columns, unsigned rows);
 /* Prints what the engine and the board counted, "name value" a line. */
 void machine_stats(struct machine *machine, FILE *out);
 

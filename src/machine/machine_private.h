@@ -67,7 +67,7 @@ struct console_queue {
     pthread_cond_t filled, drained;
     uint8_t bytes[CONSOLE_QUEUE];
     size_t first, used;
-    _Atomic bool crowded;
+    _Atomic bool crowded, refused; /* vCPUs wait; the virtio console waits */
     bool closing, started;
     pthread_t thread;
 };
@@ -92,7 +92,6 @@ struct machine {
     struct plug *plugs; /* devices with a name, which may go; see plug.c */
     pthread_cond_t plug_gone;
     bool started;       /* the guest may run; under `lock` */
-    struct virtio_device *balloon; /* NULL: there is none */
     struct board_virtio *virtio; /* under `lock`; see board_virtio.c */
     unsigned shares_made;        /* under `lock` */
     struct io_thread *slow_io;   /* serves the devices that move little */
@@ -106,6 +105,9 @@ struct machine {
     char line[CONSOLE_LINE];
     size_t line_used;
     char panic_text[CONSOLE_LINE];
+    /* The same of the virtio console, whose thread is another. */
+    char virtio_line[CONSOLE_LINE];
+    size_t virtio_line_used;
     struct console_queue console;
 
     pthread_mutex_t end_lock;
@@ -133,6 +135,8 @@ int board_share_create(struct machine *machine, struct error *error);
 
 /* board_services.c: the devices between the guest and its host that the config asks for. */
 int board_services_create(struct machine *machine, struct error *error);
+size_t services_console_input(struct machine *machine, const void *bytes, size_t length);
+void services_console_room(struct machine *machine);
 
 /* board_clock.c: a clock over machine->loop_clock whose timers take the board's lock. */
 struct clock board_clock(struct machine *machine);
@@ -167,6 +171,11 @@ void console_room(void *owner);
 /* Starts and ends the thread that gives the owner what was printed; ending waits until it took everything. */
 int console_queue_start(struct machine *machine, struct error *error);
 void console_queue_end(struct machine *machine);
+/* The kernel's command line for the console that there is. */
+const char *console_append(const struct machine *machine);
+/* What the guest sent to its virtio console; returns how many bytes were taken, and calls services_console_room when there is room for the
+ * rest. The I/O thread. */
+size_t console_write_virtio(void *owner, const void *bytes, size_t length);
 /* Holds a vCPU up, without the board's lock, while the queue is crowded and the machine runs. */
 void console_hold(struct machine *machine);
 /* The machine has ended: nobody is held up any more. */

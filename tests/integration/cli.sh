@@ -50,6 +50,11 @@ expect 2 "option '--vsock': '' has no path of 1 to 96 bytes" run --vsock ''
 expect 2 "option '--vsock': '$(printf %0200d 0)' has no path of 1 to 96 bytes" run --vsock "$(printf %0200d 0)"
 expect 2 "option '--vsock': 'x,cid=2' is out of range; give a number from 3 to 4294967294" run --vsock x,cid=2
 expect 2 "option '--vsock': 'x,port=2' has an unknown addition; give PATH or PATH,cid=N" run --vsock x,port=2
+expect 2 "option '--console-device': 'uart' is no device for the console; give serial or virtio" run --console-device uart
+expect 2 "option '--port': 'x' lacks the socket's path; give NAME=PATH" run --port x
+expect 2 "option '--port': 'a/b=c' has a bad name" run --port a/b=c
+expect 2 "option '--port': '=c' has a bad name" run --port =c
+expect 2 "option '--port': 'a=c' has the name of another port" run --port a=b --port a=c
 expect 2 "option '--balloon': 'none' is not a size" run --balloon none
 expect 2 "option '--debug-exit': '65536' is out of range" run --debug-exit 65536
 expect 2 "option '--stats' takes no value, but was given 'yes'" run --stats=yes

@@ -195,8 +195,8 @@ static void dial(int fd, unsigned port, const char *text)
 static void port(int fd, const char *name)
 {
     char path[100], line[200];
-    for (unsigned i = 0; i < 10; i++) {
-        snprintf(path, sizeof path, "/sys/class/virtio-ports/vport%up%u/name", i / 5, i % 5);
+    for (unsigned i = 0; i < 256; i++) { /* device and port; devices are numbered across all kinds */
+        snprintf(path, sizeof path, "/sys/class/virtio-ports/vport%up%u/name", i / 16, i % 16);
         FILE *file = fopen(path, "r");
         line[0] = '\0';
         if (file && fgets(line, sizeof line, file))
@@ -205,7 +205,7 @@ static void port(int fd, const char *name)
             fclose(file);
         if (strcmp(line, name) != 0)
             continue;
-        snprintf(path, sizeof path, "/dev/vport%up%u", i / 5, i % 5);
+        snprintf(path, sizeof path, "/dev/vport%up%u", i / 16, i % 16);
         int to = open(path, O_RDWR);
         if (to < 0) {
             dprintf(fd, "error %s\n", strerror(errno));
@@ -250,6 +250,11 @@ static void command(int fd)
         dial(fd, number, line + text);
     } else if (strncmp(line, "port ", 5) == 0) {
         port(fd, line + 5);
+    } else if (sscanf(line, "print %*s %n", &text) == 0 && text > 0) { /* a line on a terminal */
+        line[text - 1] = '\0';
+        int to = open(line + 6, O_WRONLY | O_NOCTTY);
+        dprintf(fd, "%d\n", to < 0 ? -errno : dprintf(to, "%s\n", line + text));
+        close(to);
     } else if (strncmp(line, "size ", 5) == 0) {
         size_of(fd, line + 5);
     } else if (strcmp(line, "off") == 0) {

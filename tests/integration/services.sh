@@ -12,7 +12,8 @@ cp "$2" "$folder/root/init"
 number=10
 for module in drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_pci_legacy_dev \
     drivers/virtio/virtio_pci_modern_dev drivers/virtio/virtio_pci drivers/virtio/virtio_balloon net/vmw_vsock/vsock \
-    net/vmw_vsock/vmw_vsock_virtio_transport_common net/vmw_vsock/vmw_vsock_virtio_transport; do
+    net/vmw_vsock/vmw_vsock_virtio_transport_common net/vmw_vsock/vmw_vsock_virtio_transport \
+    drivers/char/virtio_console; do
     cp "$modules/$module.ko" "$folder/root/modules/$number-${module##*/}.ko"
     number=$((number + 1))
 done

@@ -1,4 +1,4 @@
-/* services_test.c - sockets and the balloon, with the drivers of an unmodified Linux.
+/* services_test.c - sockets, the balloon and the console, with the drivers of an unmodified Linux.
  *
  * services_test ENGINE KERNEL INITRD RINGS (split or packed): the initrd's /init is services-init.c. The machine runs in this process, whose unix
  * sockets are the host's end. Nothing here measures time: what should come is waited for, and the test's own time-out ends what hangs. */
@@ -28,7 +28,7 @@ static struct session {
     char line[512];
     size_t used;
     unsigned complaints;
-    bool ready, ended;
+    bool ready, printed, ended;
     enum machine_end end;
 } session = {.lock = PTHREAD_MUTEX_INITIALIZER, .news = PTHREAD_COND_INITIALIZER};
 
@@ -41,6 +41,8 @@ static void take_line(const char *line)
         fprintf(stderr, "guest: %s\n", line);
     if (strcmp(line, "READY") == 0)
         session.ready = true;
+    if (strcmp(line, "from the terminal") == 0)
+        session.printed = true;
     for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         if (strncmp(line, bad[i], strlen(bad[i])) == 0 || strstr(line, bad[i])) {
             session.complaints++;
@@ -312,6 +314,41 @@ static void test_pressure(void)
     AWAIT(memory().balloon.actual == 0);
 }
 
+/* --- the console */
+
+static void *port_command(void *context)
+{
+    CHECK_STR(tell("port test.one"), "got and to you");
+    return context;
+}
+
+static void test_console(const char *port)
+{
+    uint8_t line[64] = "";
+    pthread_t thread;
+    int fd = -1;
+    CHECK_EQ(unix_connect(port, &fd), 0);
+    CHECK_EQ(pthread_create(&thread, NULL, port_command, NULL), 0);
+    for (size_t used = 0; used < sizeof line - 1 && !strchr((char *)line, '\n');) {
+        ssize_t n = read(fd, line + used, sizeof line - 1 - used);
+        used += n > 0 ? (size_t)n : 0;
+        if (n < 0)
+            usleep(1000);
+    }
+    CHECK_STR((char *)line, "hello from test.one\n");
+    CHECK(send_all(fd, (const uint8_t *)"and to you\n", 11));
+    pthread_join(thread, NULL);
+    close(fd);
+    machine_console_resize(session.machine, 97, 31);
+    CHECK_STR(tell("print /dev/hvc0 from the terminal"), "18");
+    pthread_mutex_lock(&session.lock);
+    while (!session.printed && !session.ended)
+        pthread_cond_wait(&session.news, &session.lock);
+    pthread_mutex_unlock(&session.lock);
+    while (strcmp(tell("size /dev/hvc0"), "97 31") != 0)
+        usleep(10000);
+}
+
 int main(int argc, char **argv)
 {
     struct error error = {0};
@@ -323,10 +360,13 @@ int main(int argc, char **argv)
     bool slow = strcmp(argv[1], "interpret") == 0;
     CHECK(mkdtemp(folder) != NULL);
     snprintf(path, sizeof path, "%s/vsock", folder);
+    char port_path[80];
+    snprintf(port_path, sizeof port_path, "%s/port", folder);
+    struct machine_port port = {"test.one", port_path};
     struct machine_config config = {.kernel = argv[2], .initrd = argv[3], .append = "console=ttyS0 panic=-1 quiet", .vcpus = 2,
                                     .memory = 256 * MIB, .engine = engine, .debug_exit_port = -1, .vsock = path,
                                     .virtio_packed = strcmp(argv[4], "packed") == 0,
-                                    .console_write = console_write};
+                                    .console_write = console_write, .console_virtio = true, .port = &port, .ports = 1};
     pthread_t thread;
     if (machine_create(&config, &session.machine, &error) < 0) {
         fprintf(stderr, "%s\n", error.text);
@@ -338,6 +378,7 @@ int main(int argc, char **argv)
         pthread_cond_wait(&session.news, &session.lock);
     pthread_mutex_unlock(&session.lock);
     if (!session.ended) {
+        test_console(port_path);
         test_from_guest();
         test_ends();
         test_bulk(slow ? 1 * MIB : 8 * MIB);

@@ -55,6 +55,9 @@ struct virtio_ops {
     void (*resume)(struct virtio_device *device);
     /* The driver wrote to configuration space (see virtio_config_get). I/O thread; several writes may come as one. */
     void (*config_written)(struct virtio_device *device);
+    /* The same at once, for each write and before DRIVER_OK too: [offset, offset + length) of device->config was stored. A vCPU's
+     * thread, with the board's lock held; NULL for nearly every device. */
+    void (*config_stored)(struct virtio_device *device, unsigned offset, unsigned length);
     /* The device's own state, inside an open section, while paused; NULL: there is none. load leaves what it finds wrong in the
      * stream's status (stream_fail). The board's lock is held. */
     void (*save)(const struct virtio_device *device, struct stream *stream);

@@ -331,8 +331,11 @@ static void write_device_config(struct virtio_pci *pci, uint64_t offset, unsigne
         *byte = (uint8_t)((*byte & ~mask) | ((uint8_t)(value >> (8 * i)) & mask));
         changed |= mask != 0;
     }
-    if (changed)
-        virtio_io_control(virtio, VIRTIO_IO_CONFIG);
+    if (!changed)
+        return;
+    if (virtio->ops->config_stored)
+        virtio->ops->config_stored(virtio, (unsigned)offset, size);
+    virtio_io_control(virtio, VIRTIO_IO_CONFIG);
 }
 
 static uint64_t registers_read(struct device *device, unsigned region, uint64_t offset, unsigned size)
