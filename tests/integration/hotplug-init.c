@@ -1,17 +1,23 @@
-/* hotplug-init.c - the guest's side of the hot-plug test, as /init: tells on the console which test functions of bus 0
- * come and go, reads their registers, and keeps reading from a second process while they are taken away.
+/* hotplug-init.c - the guest's side of the hot-plug tests, as /init: tells on the console what comes and goes, and keeps using it
+ * from a second process while it is taken away. Loads the modules of /modules first, if there are any.
  *
- * Prints "HERE SLOT VALUE" when a function was seen and its first register read, "AWAY SLOT" when it is gone, and
- * "READY" at the start. */
+ * Prints "READY" at the start; "HERE SLOT VALUE" when a test function of bus 0 was seen and its first register read, "AWAY SLOT"
+ * when it is gone; "DISK NAME VALUE" and "NODISK NAME" likewise, with the disk's first number; "SHARE VALUE" when the share `tag`
+ * was mounted, its file `number` read, and it was unmounted. */
+#define _GNU_SOURCE
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -98,15 +104,118 @@ static void look(unsigned *here, unsigned *readers)
     *here = now;
 }
 
+/* ---- disks and shares ---- */
+
+#define DISKS 4
+#define BLOCK 4096
+
+/* Writes behind the first block until the disk is gone. */
+static pid_t start_writer(int fd)
+{
+    pid_t pid = fork();
+    if (pid != 0)
+        return pid;
+    static char block[BLOCK] __attribute__((aligned(BLOCK)));
+    for (long i = 0;; i = (i + 1) % 64) {
+        memset(block, (int)i, sizeof block);
+        if (pwrite(fd, block, sizeof block, BLOCK + i * BLOCK) != BLOCK)
+            _exit(0);
+    }
+}
+
+/* The writer's process, or 0 when the disk cannot be read yet. */
+static pid_t use_disk(const char *name)
+{
+    static char block[BLOCK] __attribute__((aligned(BLOCK)));
+    char path[32];
+    snprintf(path, sizeof path, "/dev/%s", name);
+    int fd = open(path, O_RDWR | O_DIRECT);
+    if (fd < 0)
+        return 0;
+    pid_t pid = 0;
+    if (pread(fd, block, sizeof block, 0) == BLOCK) {
+        printf("DISK %s %x\n", name, *(const unsigned *)block);
+        pid = start_writer(fd);
+    }
+    close(fd);
+    return pid;
+}
+
+static void look_at_disks(pid_t *writer)
+{
+    for (unsigned i = 0; i < DISKS; i++) {
+        char name[] = "vda", path[32];
+        name[2] = (char)(name[2] + i);
+        snprintf(path, sizeof path, "/sys/block/%s", name);
+        bool here = access(path, F_OK) == 0;
+        if (here && !writer[i])
+            writer[i] = use_disk(name);
+        if (here || !writer[i])
+            continue;
+        waitpid(writer[i], NULL, 0);
+        writer[i] = 0;
+        printf("NODISK %s\n", name);
+    }
+}
+
+static void look_at_share(unsigned *last)
+{
+    char text[16] = "";
+    if (mount("tag", "/mnt", "virtiofs", 0, NULL) < 0)
+        return;
+    int fd = open("/mnt/number", O_RDONLY);
+    if (fd >= 0 && read(fd, text, sizeof text - 1) > 0) {
+        unsigned number = (unsigned)strtoul(text, NULL, 16);
+        if (number != *last)
+            printf("SHARE %x\n", number);
+        *last = number;
+    }
+    if (fd >= 0)
+        close(fd);
+    if (umount("/mnt") < 0)
+        printf("umount: %s\n", strerror(errno));
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+/* Returns how many there were. */
+static int load_modules(void)
+{
+    struct dirent **entry;
+    int n = scandir("/modules", &entry, NULL, by_name), loaded = 0;
+    for (int i = 0; i < n; i++) {
+        char path[300];
+        snprintf(path, sizeof path, "/modules/%s", entry[i]->d_name);
+        int fd = entry[i]->d_name[0] == '.' ? -1 : open(path, O_RDONLY);
+        if (fd < 0)
+            continue;
+        if (syscall(SYS_finit_module, fd, "", 0) < 0)
+            printf("module %s: %s\n", entry[i]->d_name, strerror(errno));
+        loaded++;
+        close(fd);
+    }
+    return loaded;
+}
+
 int main(void)
 {
-    static unsigned here, readers[SLOTS];
+    static unsigned here, readers[SLOTS], share;
+    static pid_t writers[DISKS];
     mount("proc", "/proc", "proc", 0, NULL);
     mount("sysfs", "/sys", "sysfs", 0, NULL);
+    mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
     setvbuf(stdout, NULL, _IOLBF, 0);
+    bool devices = load_modules() > 0;
     printf("READY\n");
     for (;;) {
         look(&here, readers);
+        if (devices) {
+            look_at_disks(writers);
+            look_at_share(&share);
+        }
         usleep(2000);
     }
 }

@@ -1,12 +1,13 @@
-/* hotplug_test.c - test functions plugged into and out of a running Linux, over and over.
+/* hotplug_test.c - devices plugged into and out of a running Linux, over and over.
  *
- * hotplug_test ENGINE ROUNDS KERNEL INITRD: the initrd's /init is hotplug-init.c. Each round plugs a function, waits until
- * the guest has read its register, asks for it back, and waits until host and guest agree that it is gone; every
- * fourth round does so with several at once. */
+ * hotplug_test ENGINE ROUNDS KERNEL INITRD cards|devices: the initrd's /init is hotplug-init.c. Each round plugs test functions
+ * (cards; every fourth round several at once), or a disk and a share (devices), waits until the guest has read from them,
+ * asks for them back while the guest uses them, and waits until host and guest agree that they are gone. */
 #include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "../check.h"
 #include "machine/plug.h"
@@ -75,6 +76,7 @@ static struct session {
     size_t used;
     bool ready, ended;
     uint32_t here[32]; /* the number that the guest read; 0: gone */
+    uint32_t disk, share;
     unsigned complaints, gone, failed;
 } session = {.lock = PTHREAD_MUTEX_INITIALIZER, .news = PTHREAD_COND_INITIALIZER};
 
@@ -83,6 +85,13 @@ static void take_line(const char *line)
     static const char *const bad[] = {"ACPI Error", "ACPI Exception", "ACPI BIOS Error", "ACPI Warning", "BUG:", "WARNING:",
                                       "Oops", "Kernel panic", "can't assign", "no space for", "failed to assign"};
     unsigned slot, number;
+    char name[8];
+    if (sscanf(line, "DISK %7s %x", name, &number) == 2)
+        session.disk = number;
+    if (sscanf(line, "NODISK %7s", name) == 1)
+        session.disk = 0;
+    if (sscanf(line, "SHARE %x", &number) == 1)
+        session.share = number;
     if (strcmp(line, "READY") == 0)
         session.ready = true;
     if (sscanf(line, "HERE %u %x", &slot, &number) == 2 && slot < 32)
@@ -152,6 +161,14 @@ static void *run(void *context)
         CHECK(condition);                                    \
     } while (0)
 
+static void ask_for(const char *id)
+{
+    struct error error = {0};
+    struct machine_unplug request = {.timeout_ns = 60 * SECOND, .done = unplugged};
+    CHECK_EQ(machine_unplug(session.machine, id, &request, &error), 0);
+    CHECK_STR(error.text, "");
+}
+
 /* Plugs `count` functions, and takes them out again. */
 static void round_of(unsigned number, unsigned count)
 {
@@ -172,12 +189,8 @@ static void round_of(unsigned number, unsigned count)
         WAIT_FOR(session.here[slot[i]] == number * AT_ONCE + i + 1);
     session.gone = 0;
     pthread_mutex_unlock(&session.lock);
-    for (unsigned i = 0; i < count; i++) {
-        struct error error = {0};
-        struct machine_unplug request = {.timeout_ns = 60 * SECOND, .done = unplugged};
-        CHECK_EQ(machine_unplug(session.machine, id[i], &request, &error), 0);
-        CHECK_STR(error.text, "");
-    }
+    for (unsigned i = 0; i < count; i++)
+        ask_for(id[i]);
     pthread_mutex_lock(&session.lock);
     WAIT_FOR(session.gone + session.failed >= count);
     CHECK_EQ(session.gone, count);
@@ -187,12 +200,67 @@ static void round_of(unsigned number, unsigned count)
     CHECK_EQ(cards, 0);
 }
 
+static void write_file(const char *path, const void *bytes, size_t length, size_t size)
+{
+    FILE *file = fopen(path, "wb");
+    CHECK(file && fwrite(bytes, 1, length, file) == length);
+    if (file) {
+        CHECK_EQ(fflush(file), 0);
+        if (size)
+            CHECK_EQ(ftruncate(fileno(file), (off_t)size), 0);
+        fclose(file);
+    }
+}
+
+static char folder[] = "/tmp/veneer-plug-XXXXXX", disk_path[64], number_path[64];
+
+/* A disk that begins with the number, and a share with a file that has it. */
+static void round_of_devices(unsigned number)
+{
+    struct error error = {0};
+    const uint32_t mark = number + 1;
+    char text[16];
+    write_file(disk_path, &mark, sizeof mark, 1 << 20);
+    write_file(number_path, text, (size_t)snprintf(text, sizeof text, "%x\n", mark), 0);
+    struct machine_disk disk = {.id = "extra", .path = disk_path, .format = "raw"};
+    struct machine_share share = {.folder = folder, .tag = "tag"};
+    CHECK_EQ(machine_disk_add(session.machine, &disk, &error), 0);
+    CHECK_EQ(machine_add_share(session.machine, &share, &error), 0);
+    CHECK_STR(error.text, "");
+    CHECK(machine_disk_add(session.machine, &disk, &error) < 0); /* the volume, or the name, is in use */
+    pthread_mutex_lock(&session.lock);
+    WAIT_FOR(session.disk == mark && session.share == mark);
+    session.gone = 0;
+    pthread_mutex_unlock(&session.lock);
+    ask_for("extra");
+    ask_for(MACHINE_SHARE_ID "tag");
+    pthread_mutex_lock(&session.lock);
+    WAIT_FOR(session.gone + session.failed >= 2);
+    CHECK_EQ(session.gone, 2);
+    WAIT_FOR(session.disk == 0);
+    pthread_mutex_unlock(&session.lock);
+}
+
+static void make_folder(void)
+{
+    CHECK(mkdtemp(folder) != NULL);
+    snprintf(disk_path, sizeof disk_path, "%s/disk", folder);
+    snprintf(number_path, sizeof number_path, "%s/number", folder);
+}
+
+static void remove_folder(void)
+{
+    unlink(disk_path);
+    unlink(number_path);
+    rmdir(folder);
+}
+
 int main(int argc, char **argv)
 {
     struct error error = {0};
-    const struct engine_ops *engine = argc == 5 ? engine_find(argv[1]) : NULL;
+    const struct engine_ops *engine = argc == 6 ? engine_find(argv[1]) : NULL;
     if (!engine) {
-        fprintf(stderr, "usage: hotplug_test ENGINE ROUNDS KERNEL INITRD\n");
+        fprintf(stderr, "usage: hotplug_test ENGINE ROUNDS KERNEL INITRD cards|devices\n");
         return 2;
     }
     struct machine_config config = {.kernel = argv[3], .initrd = argv[4], .append = "console=ttyS0 panic=-1", .vcpus = 2,
@@ -207,9 +275,15 @@ int main(int argc, char **argv)
     pthread_mutex_lock(&session.lock);
     WAIT_FOR(session.ready);
     pthread_mutex_unlock(&session.lock);
+    const bool devices = strcmp(argv[5], "devices") == 0;
     unsigned rounds = (unsigned)atoi(argv[2]), done = 0;
-    for (; done < rounds && !session.ended && check_failures == 0; done++)
-        round_of(done, done % 4 == 3 ? AT_ONCE : 1);
+    make_folder();
+    for (; done < rounds && !session.ended && check_failures == 0; done++) {
+        if (devices)
+            round_of_devices(done);
+        else
+            round_of(done, done % 4 == 3 ? AT_ONCE : 1);
+    }
     CHECK_EQ(done, rounds);
 
     /* What is plugged when the machine ends goes with it. */
@@ -219,8 +293,9 @@ int main(int argc, char **argv)
     machine_stop(session.machine);
     pthread_join(thread, NULL);
     machine_destroy(session.machine);
+    remove_folder();
     CHECK_EQ(cards, 0);
     CHECK_EQ(session.complaints, 0);
-    printf("%u rounds under %s\n", done, engine->name);
+    printf("%u rounds of %s under %s\n", done, argv[5], engine->name);
     CHECK_DONE();
 }
