@@ -43,14 +43,19 @@ bool credentials_are_roots(void)
     return ((data[0].effective | (uint64_t)data[1].effective << 32) & needed) == needed;
 }
 
-/* Keeps only what serving needs, in every set of this thread. */
+/* Keeps only what serving needs, of what there is, in every set of this thread. */
 static int drop_capabilities(void)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct data[2] = {
-        {.effective = (uint32_t)SERVING, .permitted = (uint32_t)SERVING},
-        {.effective = (uint32_t)(SERVING >> 32), .permitted = (uint32_t)(SERVING >> 32)},
-    };
+    struct __user_cap_data_struct data[2];
+    int r = capabilities_get(data);
+    if (r < 0)
+        return r;
+    for (unsigned i = 0; i < 2; i++) {
+        data[i].effective &= (uint32_t)(SERVING >> 32 * i);
+        data[i].permitted &= (uint32_t)(SERVING >> 32 * i);
+        data[i].inheritable = 0;
+    }
     return syscall(SYS_capset, &header, data) < 0 ? -errno : 0;
 }
 
@@ -65,10 +70,8 @@ int share_thread_enter(const struct share *share, struct error *error)
     pthread_sigmask(SIG_BLOCK, &quiet, NULL);
     current_uid = geteuid();
     current_gid = getegid();
-    if (!share->as_root)
-        return 0;
     /* Of this thread alone, as everything about credentials in the kernel. */
-    if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0)
+    if (share->as_root && prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0)
         return error_set(error, errno, "keeping capabilities across users: %s", strerror(errno));
     int r = drop_capabilities();
     return r < 0 ? error_set(error, -r, "dropping capabilities: %s", strerror(-r)) : 0;

@@ -62,8 +62,16 @@ static bool same_mount(const struct statx *stat, const struct inode *inode)
 
 bool inode_is_forbidden(int fd)
 {
+    static const long types[] = {PROC_SUPER_MAGIC, SYSFS_MAGIC, DEBUGFS_MAGIC, TRACEFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC,
+                                 SECURITYFS_MAGIC, SELINUX_MAGIC, BPF_FS_MAGIC, EFIVARFS_MAGIC, BINFMTFS_MAGIC, PSTOREFS_MAGIC,
+                                 NSFS_MAGIC};
     struct statfs fs;
-    return fstatfs(fd, &fs) < 0 || fs.f_type == PROC_SUPER_MAGIC;
+    if (fstatfs(fd, &fs) < 0)
+        return true;
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (fs.f_type == types[i])
+            return true;
+    return false;
 }
 
 static void fill_attributes(const struct statx *stat, bool submount, struct fuse_attr *ret_attr)

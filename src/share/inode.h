@@ -78,7 +78,8 @@ int inode_adopt(struct share *share, struct inode *parent, const char *name, int
  * name may be left to find it by. */
 void inode_before_unlink(struct share *share, struct inode *parent, const char *name);
 
-/* True for what is never served: files of /proc, which would give the guest this process's own memory. */
+/* True for what is never served: file systems whose regular files are the host's kernel (/proc, /sys ...), this process's memory
+ * among them. */
 bool inode_is_forbidden(int fd);
 
 /* Puts one idle inode's descriptor away; false when there is none. The lock is held. */

@@ -99,7 +99,7 @@ static int open_parts(struct share *share, const struct share_config *config, st
         return error_set(error, errno, "folder '%s': %s", config->folder, strerror(errno));
     if (inode_is_forbidden(root)) {
         close(root);
-        return error_set(error, EINVAL, "folder '%s': /proc cannot be shared", config->folder);
+        return error_set(error, EINVAL, "folder '%s' belongs to the host's kernel (/proc, /sys ...) and cannot be shared", config->folder);
     }
     share->flushes = !closes_silently(root);
     /* Reading it is the least that serving needs; better told now than by every request. */

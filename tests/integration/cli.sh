@@ -110,7 +110,7 @@ expect 1 "$dir" run --engine interpret --kernel "$dir"
 expect 1 "share 'data': folder '$dir/none': No such file or directory" run --engine interpret --kernel "$dir/random" --share "$dir/none:data"
 expect 1 "share 'data': folder '$dir/empty': Not a directory" run --engine interpret --kernel "$dir/random" --share "$dir/empty:data:ro"
 expect 1 "share 'b': folder '$dir/x:y/': No such file or directory" run --engine interpret --kernel "$dir/random" --share "$dir/x:y/:b"
-expect 1 "share 'z': folder '/proc': /proc cannot be shared" run --engine interpret --kernel "$dir/random" --share /proc:z
+expect 1 "share 'z': folder '/proc' belongs to the host's kernel" run --engine interpret --kernel "$dir/random" --share /proc:z
 expect 125 "$dir/none" run --engine interpret --kernel "$dir/none" -- true
 expect 1 "$dir/none" run --engine interpret --kernel "$dir/none" --detach
 expect 1 "console file '$dir/none/x'" run --engine interpret --kernel "$dir/random" --console "file:$dir/none/x"

@@ -52,6 +52,8 @@ static void test_opening(void)
     CHECK_EQ(share_open(&config, &share, &error), -ENOTDIR);
     config.folder = "/proc";
     CHECK_EQ(share_open(&config, &share, &error), -EINVAL);
+    config.folder = "/sys";
+    CHECK_EQ(share_open(&config, &share, &error), -EINVAL);
     unlink(in_path("file"));
 }
 
