@@ -21,6 +21,7 @@ struct raw {
     bool has_ring;
     struct io_uring ring;
     struct loop_source *ring_source;
+    struct loop_poller poller;
     bool ring_unsent; /* SQEs that the kernel has not been told of */
 };
 

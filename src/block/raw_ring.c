@@ -46,6 +46,27 @@ static void ready(void *context, uint32_t events)
     block_kick(&raw->block);
 }
 
+/* While the loop polls, completions are seen in the ring's memory, without asking the kernel. */
+static bool poller_look(void *context)
+{
+    struct raw *raw = context;
+    if (io_uring_cq_ready(&raw->ring) == 0)
+        return false;
+    block_kick(&raw->block);
+    return true;
+}
+
+static bool poller_sleep(void *context)
+{
+    struct raw *raw = context;
+    return io_uring_cq_ready(&raw->ring) != 0;
+}
+
+static void poller_wake(void *context)
+{
+    (void)context; /* the descriptor is in the loop's set always */
+}
+
 int raw_ring_open(struct raw *raw)
 {
     int status = io_uring_queue_init(ENTRIES, &raw->ring, IORING_SETUP_CLAMP);
@@ -60,6 +81,8 @@ int raw_ring_open(struct raw *raw)
         return status;
     }
     raw->has_ring = true;
+    raw->poller = (struct loop_poller){.look = poller_look, .sleep = poller_sleep, .wake = poller_wake, .context = raw};
+    loop_add_poller(raw->loop, &raw->poller);
     return 0;
 }
 
@@ -67,6 +90,7 @@ void raw_ring_close(struct raw *raw)
 {
     if (!raw->has_ring)
         return;
+    loop_remove_poller(raw->loop, &raw->poller);
     loop_remove(raw->ring_source);
     io_uring_queue_exit(&raw->ring);
 }

@@ -242,7 +242,7 @@ static const struct option_spec options[] = {
      "ro: the guest cannot write; direct: past the host's page cache; iops, bps: at most so many requests and\n"
      "bytes a second; queues: at most 16 (default: one a CPU, up to 4); a comma in FILE is written twice",
      parse_disk},
-    {"virtio-rings", "FORM", "split or packed rings for virtio devices (default: split)", parse_rings},
+    {"virtio-rings", "FORM", "rings that virtio devices offer: split only, or packed as well (default: packed)", parse_rings},
     {"console-device", "DEVICE",
      "what the console is in the guest: serial (ttyS0, the default) or virtio (hvc0, which knows the terminal's size)",
      parse_console_device},
@@ -502,7 +502,7 @@ static int run_instance(struct run_config *config)
 
 static int run_run(int argc, char **argv)
 {
-    struct run_config config = {.machine = {.vcpus = 1, .memory = MACHINE_MEMORY_DEFAULT, .debug_exit_port = -1},
+    struct run_config config = {.machine = {.vcpus = 1, .memory = MACHINE_MEMORY_DEFAULT, .debug_exit_port = -1, .virtio_packed = true},
                                 .instance = {.instance = {.fd = -1}, .files = {.kernel = -1, .initrd = -1}}};
     struct error error;
     int rest, operands = 0, status = 0;

@@ -1,7 +1,7 @@
 #!/bin/sh
 # veneer disk, judged by qemu-img; and what it refuses. Usage: disk.sh VENEER
 set -u
-veneer=$1
+veneer=$(realpath "$1")
 failures=0
 count=0
 dir=$(mktemp -d)
