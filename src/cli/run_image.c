@@ -26,6 +26,8 @@ static int fill(struct run_image *run, struct machine_config *machine, struct er
     if (r < 0)
         return r;
     machine->append = run->cmdline;
+    if (!machine->code_cache)
+        machine->code_cache = RUN_IMAGE_CODE_CACHE;
     if (machine->kernel)
         return 0;
     snprintf(run->kernel, sizeof run->kernel, "/proc/self/fd/%d", run->files.kernel);
