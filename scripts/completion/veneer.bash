@@ -2,7 +2,7 @@
 _veneer() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
     if [ "$COMP_CWORD" = 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'run exec list stop image delete disk engines --log-level --help --version' -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W 'run exec list stop image delete disk share engines --log-level --help --version' -- "$word")
         return
     fi
     case ${COMP_WORDS[1]}:$before in
@@ -34,10 +34,12 @@ _veneer() {
     exec:*) mapfile -t COMPREPLY < <(compgen -W '--interactive --terminal --env --cwd --user --wait --help' -- "$word") ;;
     list:*) mapfile -t COMPREPLY < <(compgen -W '--format --help' -- "$word") ;;
     stop:*) mapfile -t COMPREPLY < <(compgen -W '--force --timeout --help' -- "$word") ;;
-    disk:disk) mapfile -t COMPREPLY < <(compgen -W 'create info resize convert' -- "$word") ;;
+    disk:disk) mapfile -t COMPREPLY < <(compgen -W 'create info resize attach detach convert' -- "$word") ;;
     disk:--disk-format | disk:--backing-format | disk:--to) mapfile -t COMPREPLY < <(compgen -W 'raw qcow2' -- "$word") ;;
     disk:--format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$word") ;;
-    disk:*) mapfile -t COMPREPLY < <(compgen -W '--format --disk-format --to --backing --backing-format --cluster-size --help' -f -- "$word") ;;
+    disk:*) mapfile -t COMPREPLY < <(compgen -W '--format --disk-format --to --backing --backing-format --cluster-size --id --machine --timeout --help' -f -- "$word") ;;
+    share:share) mapfile -t COMPREPLY < <(compgen -W 'attach detach' -- "$word") ;;
+    share:*) mapfile -t COMPREPLY < <(compgen -W '--timeout --help' -d -- "$word") ;;
     engines:*) mapfile -t COMPREPLY < <(compgen -W '--help' -- "$word") ;;
     esac
 }

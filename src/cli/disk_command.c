@@ -1,4 +1,5 @@
-/* disk_command.c - `veneer disk`: creates, describes, resizes and converts the files that volumes are kept in. */
+/* disk_command.c - `veneer disk`: creates, describes, resizes and converts the files that volumes are kept in, and gives
+ * them to running machines. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -14,7 +15,9 @@
 #include "block/open.h"
 #include "block/qcow2.h"
 #include "block/qcow2_format.h"
+#include "cli/attach.h"
 #include "cli/command.h"
+#include "cli/disk.h"
 #include "cli/format.h"
 #include "cli/option.h"
 
@@ -24,6 +27,8 @@ struct disk_config {
     struct cli_format format; /* first, for its parser */
     const char *disk_format, *to, *backing, *backing_format;
     unsigned cluster_bits;
+    const char *id, *machine;
+    unsigned seconds; /* 0: the default */
 };
 
 static int take_format(const char **ret_format, const char *value, struct error *error)
@@ -68,6 +73,29 @@ static int parse_cluster(void *config, const char *value, struct error *error)
     return r;
 }
 
+static int parse_id(void *config, const char *value, struct error *error)
+{
+    (void)error;
+    ((struct disk_config *)config)->id = value;
+    return 0;
+}
+
+static int parse_machine(void *config, const char *value, struct error *error)
+{
+    (void)error;
+    ((struct disk_config *)config)->machine = value;
+    return 0;
+}
+
+static int parse_timeout(void *config, const char *value, struct error *error)
+{
+    uint64_t seconds;
+    int r = option_number(value, 1, ATTACH_TIMEOUT_MAX, &seconds, error);
+    if (r == 0)
+        ((struct disk_config *)config)->seconds = (unsigned)seconds;
+    return r;
+}
+
 static const struct option_spec create_options[] = {
     {"disk-format", "FORMAT", "raw or qcow2 (default: qcow2)", parse_disk_format},
     {"backing", "FILE", "what it reads as until it is written to; its size is the default", parse_backing},
@@ -79,7 +107,15 @@ static const struct option_spec info_options[] = {
     CLI_FORMAT_OPTION,
     {NULL, NULL, NULL, NULL}};
 static const struct option_spec resize_options[] = {
-    {"disk-format", "FORMAT", "raw or qcow2 (default: told from the file)", parse_disk_format}, {NULL, NULL, NULL, NULL}};
+    {"disk-format", "FORMAT", "raw or qcow2 (default: told from the file)", parse_disk_format},
+    {"machine", "NAME", "FILE is not a file but the disk of that name in this running machine", parse_machine},
+    {NULL, NULL, NULL, NULL}};
+static const struct option_spec attach_options[] = {
+    {"id", "ID", "the disk's name in the machine (default: disk0 or the next that is free; it is printed)", parse_id},
+    {NULL, NULL, NULL, NULL}};
+static const struct option_spec detach_options[] = {
+    {"timeout", "SECONDS", "how long the guest may take to let go of it (default: 30)", parse_timeout},
+    {NULL, NULL, NULL, NULL}};
 static const struct option_spec convert_options[] = {
     {"disk-format", "FORMAT", "of FROM: raw or qcow2 (default: told from the file)", parse_disk_format},
     {"to", "FORMAT", "of TO: raw or qcow2 (default: qcow2)", parse_to},
@@ -202,6 +238,8 @@ static int resize(const char *const *operand, const struct disk_config *config, 
     struct block *block = NULL;
     struct block_options options = {.path = operand[0], .format = config->disk_format};
     int r = take_size(operand[1], &size, error);
+    if (r == 0 && config->machine)
+        return resize_attached_disk(config->machine, operand[0], size, error);
     if (r == 0)
         r = block_open(&options, NULL, &block, error);
     if (r == 0)
@@ -234,6 +272,16 @@ static int convert(const char *const *operand, const struct disk_config *config,
     return r;
 }
 
+static int attach(const char *const *operand, const struct disk_config *config, struct error *error)
+{
+    return attach_disk(operand[0], operand[1], config->id, error);
+}
+
+static int detach(const char *const *operand, const struct disk_config *config, struct error *error)
+{
+    return detach_disk(operand[0], operand[1], config->seconds ? config->seconds : ATTACH_TIMEOUT_SECONDS, error);
+}
+
 static const struct verb {
     const char *name, *operands, *help;
     int least, most; /* operands */
@@ -243,6 +291,8 @@ static const struct verb {
     {"create", "FILE [SIZE]", "makes a disk of zeroes, or a thin clone of another", 1, 2, create_options, create},
     {"info", "FILE", "describes a disk, also one in use", 1, 1, info_options, info},
     {"resize", "FILE SIZE", "changes the size of a disk; a qcow2 disk can only grow", 2, 2, resize_options, resize},
+    {"attach", "NAME " DISK_FORM, "gives a disk to the running machine NAME", 2, 2, attach_options, attach},
+    {"detach", "NAME ID", "takes it back when the guest has let go of it", 2, 2, detach_options, detach},
     {"convert", "FROM TO", "copies a disk, with what its backing files hold, into a new file", 2, 2, convert_options, convert},
 };
 
@@ -288,9 +338,9 @@ static int disk_run(int argc, char **argv)
     for (size_t i = 0; argc > 1 && i < sizeof verbs / sizeof verbs[0]; i++)
         if (strcmp(argv[1], verbs[i].name) == 0)
             return run_verb(&verbs[i], argc - 1, argv + 1);
-    log_error("%s%s%s; give create, info, resize or convert", argc > 1 ? "there is no '" : "disk needs a verb",
+    log_error("%s%s%s; give create, info, resize, attach, detach or convert", argc > 1 ? "there is no '" : "disk needs a verb",
               argc > 1 ? argv[1] : "", argc > 1 ? "'" : "");
     return STATUS_USAGE;
 }
 
-const struct command command_disk = {"disk", "create, describe, resize and convert disk files", disk_run};
+const struct command command_disk = {"disk", "create, describe, resize and convert disk files; attach and detach them", disk_run};

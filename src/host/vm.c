@@ -12,6 +12,7 @@
 
 #include "engine/engine.h"
 #include "host/agent_protocol.h"
+#include "host/vm_devices.h"
 #include "host/vm_private.h"
 
 static int serve_status(void *owner, struct control_call *call, struct json_object *request, struct json_object *reply,
@@ -69,7 +70,15 @@ static int serve_wait(void *owner, struct control_call *call, struct json_object
 }
 
 static const struct control_verb verbs[] = {
-    {"status", serve_status}, {"stop", serve_stop}, {"wait", serve_wait}, {NULL, NULL}};
+    {"status", serve_status},
+    {"stop", serve_stop},
+    {"wait", serve_wait},
+    {"disk-attach", vm_disk_attach},
+    {"disk-resize", vm_disk_resize},
+    {"disk-detach", vm_disk_detach},
+    {"share-attach", vm_share_attach},
+    {"share-detach", vm_share_detach},
+    {NULL, NULL}};
 
 static void on_ready(void *context, uint32_t events)
 {
@@ -166,6 +175,7 @@ static void stop_serving(struct vm *vm)
 {
     while (vm->waiting_count) /* their connections end instead of a reply */
         control_reply(vm->waiting[--vm->waiting_count], -ESHUTDOWN, NULL, "the machine ended before the guest's agent was ready");
+    vm_detaches_end(vm);
     control_free(vm->control);
     loop_remove(vm->ready_source);
     if (vm->ready_listener >= 0) {

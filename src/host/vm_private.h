@@ -31,6 +31,7 @@ struct vm {
     bool agent_ready;
     struct control_call *waiting[VM_WAITING_MAX]; /* for the agent */
     unsigned waiting_count;
+    struct vm_detach *detaches; /* of vm_devices.c */
 };
 
 #endif

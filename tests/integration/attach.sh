@@ -1,0 +1,69 @@
+#!/bin/bash
+# attach.sh VENEER INIT: disks and shares given to a running machine, and taken back, by veneer's commands; INIT is the static
+# program of hotplug-init.c.
+set -eu
+veneer=$1
+here=$(cd "$(dirname "$0")" && pwd)
+kernel=$("$here/../../scripts/kernel.sh")
+folder=$(mktemp -d)
+export VENEER_RUNTIME=$folder/run
+name=plug$$
+machine=
+finish() {
+    status=$?
+    [ -z "$machine" ] || { "$veneer" stop --force "$name" || kill "$machine"; wait "$machine" || true; } 2>/dev/null
+    [ $status = 0 ] || tail -n 40 "$folder/log"
+    rm -rf "$folder"
+}
+trap finish EXIT
+mkdir -m 700 "$folder/run"
+mkdir "$folder/share"
+"$here/hotplug-initrd.sh" "$2" devices "$kernel" "$folder/initrd"
+
+# Waits for a line of the console; the test's own time-out ends what never comes.
+saw() {
+    until grep -aq "^$1" "$folder/log"; do
+        kill -0 "$machine" 2>/dev/null || { echo "the machine ended before '$1'"; exit 1; }
+        sleep 0.1
+    done
+}
+refused() {
+    local want=$1 text
+    shift
+    if text=$("$@" 2>&1); then
+        echo "not refused: $*"
+        exit 1
+    fi
+    case $text in *"$want"*) ;; *) echo "$*: says '$text', not '$want'"; exit 1 ;; esac
+}
+
+printf '\005\000\000\000' >"$folder/disk"
+truncate -s 1M "$folder/disk"
+echo 7 >"$folder/share/number"
+: >"$folder/log"
+"$veneer" run --engine translate --memory 256M --name "$name" --kernel "$kernel" --initrd "$folder/initrd" \
+    --console "file:$folder/log" </dev/null >"$folder/run.log" 2>&1 &
+machine=$!
+saw READY
+cd "$folder" # a relative path is the command's, not the machine's
+[ "$("$veneer" disk attach "$name" disk,format=raw)" = disk0 ]
+saw 'DISK vda 5'
+refused disk "$veneer" disk attach "$name" disk,format=raw
+refused 'No such file' "$veneer" disk attach "$name" nothing
+"$veneer" disk resize --machine "$name" disk0 2M
+[ "$(stat -c %s disk)" = 2097152 ]
+"$veneer" disk detach "$name" disk0
+saw 'NODISK vda'
+refused "no device 'disk0'" "$veneer" disk detach "$name" disk0
+"$veneer" share attach "$name" share:tag:ro
+saw 'SHARE 7'
+refused tag "$veneer" share attach "$name" share:tag
+"$veneer" share detach "$name" tag
+refused 'no device' "$veneer" share detach "$name" tag
+[ "$("$veneer" disk attach "$name" disk,format=raw --id data)" = data ] # what is left goes with the machine
+"$veneer" stop --force "$name"
+wait "$machine" || true
+machine=
+if grep -aE 'ACPI (Error|Exception|Warning)|BUG:|WARNING:|Oops' "$folder/log"; then
+    exit 1
+fi
