@@ -6,7 +6,7 @@
 #include "block/qcow2_private.h"
 
 #define CLEAN_PAGES 1024 /* kept at most, 4 MiB: L2 entries for 32 GiB of 64 KiB clusters */
-#define GROW_BY (8u << 20)
+#define GROW_BY (8u << 20) /* the file, and an eighth of that while it is small */
 
 int file_reach(struct qcow2 *q, uint64_t end)
 {
@@ -18,8 +18,8 @@ int file_reach(struct qcow2 *q, uint64_t end)
     if (end > INT64_MAX - GROW_BY)
         return -EFBIG;
     /* In steps, since each is a system call; the close cuts the rest off. */
-    uint64_t step = (end + GROW_BY - 1) / GROW_BY * GROW_BY;
-    return block_resize(q->file, step, NULL);
+    uint64_t step = end < 8ull * GROW_BY ? GROW_BY / 8 : GROW_BY;
+    return block_resize(q->file, (end + step - 1) / step * step, NULL);
 }
 
 int file_read(struct qcow2 *q, uint64_t offset, void *bytes, uint64_t length)
