@@ -7,6 +7,8 @@ modules=$(echo "$kernel"/lib/modules/*)/kernel
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/sys" "$root/tmp" "$root/etc" "$root/modules"
+chmod 755 "$root"
+chmod 1777 "$root/tmp"
 cp "$(command -v busybox)" "$root/bin/busybox"
 for applet in $(busybox --list); do
     [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
