@@ -27,7 +27,7 @@
 
 #define BLOCK_INSNS 64u
 #define BLOCK_JUMPS 8192u   /* entries of the jump cache, a power of two */
-#define BLOCK_BUCKETS 32768u /* of the hash table, at most; a power of two */
+#define BLOCK_BUCKETS 262144u /* of the hash table, at most; a power of two */
 #define BLOCK_BUCKETS_MIN 1024u
 
 /* Guest-physical addresses have at most 52 bits. */
