@@ -226,6 +226,10 @@ int main(int argc, char **argv)
         device = open(argv[1], O_RDONLY | O_DIRECT | O_CLOEXEC);
     if (device < 0 || ioctl(device, BLKGETSIZE64, &device_size) < 0)
         fail(argv[1]);
+    if (device_size == 0) { /* a disk that is just being removed */
+        errno = ENXIO;
+        fail(argv[1]);
+    }
     if (argc > 6)
         random_state ^= strtoull(argv[6], NULL, 10) * 0x9e3779b97f4a7c15u;
     blocks = device_size / size;
