@@ -12,9 +12,11 @@
 
 #define FUZZ_MEMORY (UINT64_C(1) << 20)
 #define FUZZ_RING 0x10000u
-#define FUZZ_RING_STEP 0x20000u
+#define FUZZ_RING_STEP 0x10000u
 #define FUZZ_BUFFERS 0x80000u
+#ifndef FUZZ_QUEUES /* at most 6; a target may want more than two */
 #define FUZZ_QUEUES 2u
+#endif
 
 struct virtio_fuzz {
     struct driver_board board;

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "check.h"
+#include "device_check.h"
 #include "support/virtio_driver.h"
 
 #define TALK_MEMORY (UINT64_C(64) << 20)
@@ -120,6 +120,26 @@ static inline int talk_hear(struct talk *talk, unsigned queue, void *ret_bytes, 
     if (ret_bytes)
         CHECK_EQ(ram_read(&talk->board.ram, talk->place[queue][id], ret_bytes, written < size ? written : size), 0);
     return (int)written;
+}
+
+/* Saves the device of one board and loads it on another, where `device` is on the board and paused; the guest's memory and the
+ * driver's state go along. `from` was paused and stays so. */
+static inline void talk_move(struct talk *from, struct talk *to)
+{
+    struct saved saved = device_saved(from->board.device);
+    memcpy(ram_host(&to->board.ram, 0, TALK_MEMORY), ram_host(&from->board.ram, 0, TALK_MEMORY), TALK_MEMORY);
+    CHECK_EQ(device_loaded(to->board.device, saved.bytes, saved.length), 0);
+    struct saved again = device_saved(to->board.device);
+    CHECK_EQ(again.length, saved.length);
+    free(again.bytes);
+    free(saved.bytes);
+    to->queues = from->queues;
+    to->board.features = from->board.features;
+    memcpy(to->queue, from->queue, sizeof to->queue);
+    memcpy(to->slot, from->slot, sizeof to->slot);
+    memcpy(to->place, from->place, sizeof to->place);
+    for (unsigned i = 0; i < to->queues; i++)
+        to->queue[i].ram = &to->board.ram;
 }
 
 #endif

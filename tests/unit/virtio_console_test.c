@@ -263,6 +263,53 @@ static void test_emergency(void)
     finish();
 }
 
+/* What was typed and what the terminal did not take yet are there where it is loaded; the port's client is not, and the guest is told. */
+static void test_save(void)
+{
+    static struct talk other;
+    char bytes[64] = "", other_path[80];
+    snprintf(other_path, sizeof other_path, "%s-2", path);
+    begin(true, true);
+    start_ports();
+    expect(0, ADD, 1);
+    expect(1, ADD, 1);
+    tell(0, PORT_READY, 1);
+    expect(0, CONSOLE, 1);
+    expect(0, OPEN, 1);
+    tell(1, PORT_READY, 1);
+    expect(1, NAME, 0);
+    expect(1, OPEN, 0);
+    int fd = dial();
+    expect(1, OPEN, 1);
+    room = 0;
+    talk_say(&talk, TX0, "shown later", 11);
+    CHECK_EQ(virtio_console_input(device, "typed", 5), 5);
+    driver_board_settle(&talk.board);
+    talk_beside(&talk, device, talk_pause_thread);
+
+    struct virtio_console_port named = {"org.test.one", other_path};
+    struct virtio_console_config config = {.port = &named, .ports = 1, .write = show};
+    driver_board_init(&other.board, TALK_MEMORY);
+    struct virtio_env env = driver_board_env(&other.board, true);
+    struct virtio_device *loaded = virtio_console_new(&env, &config, NULL);
+    driver_board_add(&other.board, loaded);
+    talk_move(&talk, &other);
+    room = SIZE_MAX;
+    talk_beside(&other, loaded, talk_resume_thread);
+    driver_board_settle(&other.board);
+    CHECK_STR(shown, "shown later");
+    struct control message = {0};
+    CHECK_EQ(talk_hear(&other, CONTROL_RX, &message, sizeof message), 8);
+    CHECK(message.id == 1 && message.event == OPEN && message.value == 0);
+    talk_offer(&other, RX0, 100);
+    CHECK_EQ(talk_hear(&other, RX0, bytes, sizeof bytes), 5);
+    CHECK(memcmp(bytes, "typed", 5) == 0);
+    driver_board_destroy(&other.board);
+    close(fd);
+    talk_beside(&talk, device, talk_resume_thread);
+    finish();
+}
+
 int main(void)
 {
     CHECK(mkdtemp(folder) != NULL);
@@ -272,6 +319,7 @@ int main(void)
     test_ports();
     test_hostile();
     test_emergency();
+    test_save();
     CHECK_EQ(rmdir(folder), 0);
     struct error error;
     CHECK_EQ(virtio_console_check_name("", &error), -EINVAL);
