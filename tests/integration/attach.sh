@@ -2,7 +2,7 @@
 # attach.sh VENEER INIT: disks and shares given to a running machine, and taken back, by veneer's commands; INIT is the static
 # program of hotplug-init.c.
 set -eu
-veneer=$1
+veneer=$(realpath "$1")
 here=$(cd "$(dirname "$0")" && pwd)
 kernel=$("$here/../../scripts/kernel.sh")
 folder=$(mktemp -d)

@@ -2,8 +2,9 @@
  * from a second process while it is taken away. Loads the modules of /modules first, if there are any.
  *
  * Prints "READY" at the start; "HERE SLOT VALUE" when a test function of bus 0 was seen and its first register read, "AWAY SLOT"
- * when it is gone; "DISK NAME VALUE" and "NODISK NAME" likewise, with the disk's first number; "SHARE VALUE" when the share `tag`
- * was mounted, its file `number` read, and it was unmounted. */
+ * when it is gone; "DISK NAME VALUE" and "NODISK NAME" likewise, with the disk's first number; "SIZE NAME SECTORS"
+ * when a disk has another size than before; "SHARE VALUE" when the share `tag` was mounted, its file `number` read, and it was
+ * unmounted. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -141,8 +142,25 @@ static pid_t use_disk(const char *name)
     return pid;
 }
 
+/* Says when a disk has got another size than it had. */
+static void look_at_size(const char *name, unsigned *last)
+{
+    char path[40];
+    unsigned sectors = 0;
+    snprintf(path, sizeof path, "/sys/block/%s/size", name);
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return;
+    if (fscanf(file, "%u", &sectors) == 1 && sectors != 0 && sectors != *last) {
+        printf("SIZE %s %u\n", name, sectors);
+        *last = sectors;
+    }
+    fclose(file);
+}
+
 static void look_at_disks(pid_t *writer)
 {
+    static unsigned sectors[DISKS];
     for (unsigned i = 0; i < DISKS; i++) {
         char name[] = "vda", path[32];
         name[2] = (char)(name[2] + i);
@@ -150,10 +168,13 @@ static void look_at_disks(pid_t *writer)
         bool here = access(path, F_OK) == 0;
         if (here && !writer[i])
             writer[i] = use_disk(name);
+        if (here)
+            look_at_size(name, &sectors[i]);
         if (here || !writer[i])
             continue;
         waitpid(writer[i], NULL, 0);
         writer[i] = 0;
+        sectors[i] = 0;
         printf("NODISK %s\n", name);
     }
 }

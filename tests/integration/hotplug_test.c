@@ -76,7 +76,7 @@ static struct session {
     size_t used;
     bool ready, ended;
     uint32_t here[32]; /* the number that the guest read; 0: gone */
-    uint32_t disk, share;
+    uint32_t disk, share, sectors;
     unsigned complaints, gone, failed;
 } session = {.lock = PTHREAD_MUTEX_INITIALIZER, .news = PTHREAD_COND_INITIALIZER};
 
@@ -88,6 +88,8 @@ static void take_line(const char *line)
     char name[8];
     if (sscanf(line, "DISK %7s %x", name, &number) == 2)
         session.disk = number;
+    if (sscanf(line, "SIZE %7s %u", name, &number) == 2)
+        session.sectors = number;
     if (sscanf(line, "NODISK %7s", name) == 1)
         session.disk = 0;
     if (sscanf(line, "SHARE %x", &number) == 1)
@@ -229,7 +231,13 @@ static void round_of_devices(unsigned number)
     CHECK_STR(error.text, "");
     CHECK(machine_disk_add(session.machine, &disk, &error) < 0); /* the volume, or the name, is in use */
     pthread_mutex_lock(&session.lock);
-    WAIT_FOR(session.disk == mark && session.share == mark);
+    WAIT_FOR(session.disk == mark && session.share == mark && session.sectors == 2048);
+    pthread_mutex_unlock(&session.lock);
+    CHECK_EQ(machine_disk_resize(session.machine, "extra", 3 << 20, &error), 0);
+    CHECK_EQ(machine_disk_resize(session.machine, "other", 3 << 20, &error), -ENOENT);
+    CHECK(machine_disk_resize(session.machine, "extra", (3 << 20) + 100, &error) < 0);
+    pthread_mutex_lock(&session.lock);
+    WAIT_FOR(session.sectors == 6144);
     session.gone = 0;
     pthread_mutex_unlock(&session.lock);
     ask_for("extra");
