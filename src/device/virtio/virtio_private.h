@@ -46,14 +46,13 @@ struct virtqueue_ring {
     unsigned driver_bytes, driver_per_entry, device_bytes, device_per_entry, driver_align, device_align;
     /* True when the driver has made something available. */
     bool (*available)(struct virtqueue *queue);
-    /* Reads one chain into queue->scratch and fills the element's id, descriptors and position; moves on. False when there is none, or it broke the
-     * queue. */
+    /* Reads one chain into queue->scratch and fills the element's id, descriptors and position. False: none, or a broken queue. */
     bool (*take)(struct virtqueue *queue, struct virtqueue_element *ret_head);
     void (*untake)(struct virtqueue *queue, const struct virtqueue_element *element);
     void (*put)(struct virtqueue *queue, const struct virtqueue_element *element, uint32_t written);
     /* Does the driver want to be interrupted for the last `count` that were put (chains, or slots)? */
     bool (*wants_interrupt)(struct virtqueue *queue, uint16_t count);
-    /* Tells the driver whether to notify of the next chain. */
+    /* Whether the driver is to notify of the next chain. */
     void (*set_notify)(struct virtqueue *queue, bool on);
 };
 
@@ -133,8 +132,7 @@ struct virtio_io {
 void virtio_io_kick(struct virtio_device *device, unsigned queue);
 void virtio_io_control(struct virtio_device *device, unsigned bit);
 void virtio_io_allow(struct virtio_device *device, bool dma);
-/* I/O thread: an element came back. */
-void virtio_io_returned(struct virtio_device *device);
+void virtio_io_returned(struct virtio_device *device); /* I/O thread: an element came back */
 
 /* The transport; each call is made on the I/O thread without the board's lock, but config_changed, which has it. */
 struct virtio_transport_ops {
