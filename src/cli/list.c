@@ -1,4 +1,4 @@
-/* list.c - `veneer list`: the machines that run. */
+/* list.c - `veneer list`: the machines that run, and instances of images that do not. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,6 +11,7 @@
 #include "cli/option.h"
 #include "host/control.h"
 #include "host/registry.h"
+#include "host/store.h"
 
 #define PATIENCE_MS 2000
 
@@ -52,10 +53,44 @@ static int visit(void *owner, const char *name)
     return 0;
 }
 
+/* The image of a machine that is listed already, or an instance that does not run. */
+static int visit_instance(void *owner, const struct store_instance *instance)
+{
+    struct list *list = owner;
+    struct json_object *machine = NULL, *name;
+    for (size_t i = 0; i < json_object_array_length(list->machines) && !machine; i++) {
+        struct json_object *listed = json_object_array_get_idx(list->machines, i);
+        if (json_object_object_get_ex(listed, "name", &name) && strcmp(json_object_get_string(name), instance->name) == 0)
+            machine = listed;
+    }
+    if (!machine) {
+        if (instance->running || instance->temporary) /* starting, or a leftover that the next change clears away */
+            return 0;
+        machine = json_object_new_object();
+        json_object_object_add(machine, "name", json_object_new_string(instance->name));
+        json_object_object_add(machine, "state", json_object_new_string("stopped"));
+        json_object_array_add(list->machines, machine);
+    }
+    json_object_object_add(machine, "image", json_object_new_string(instance->image));
+    json_object_object_add(machine, "stored", json_object_new_uint64(instance->stored));
+    return 0;
+}
+
+static int add_instances(struct list *list, struct error *error)
+{
+    struct store *store;
+    int r = store_open(NULL, &store, error);
+    if (r < 0)
+        return r;
+    r = store_instance_list(store, visit_instance, list, error);
+    store_close(store);
+    return r;
+}
+
 static const char *text(struct json_object *machine, const char *key)
 {
     struct json_object *value;
-    return json_object_object_get_ex(machine, key, &value) ? json_object_get_string(value) : "-";
+    return json_object_object_get_ex(machine, key, &value) && json_object_get_string_len(value) ? json_object_get_string(value) : "-";
 }
 
 static uint64_t number(struct json_object *machine, const char *key)
@@ -66,14 +101,16 @@ static uint64_t number(struct json_object *machine, const char *key)
 
 static void print(struct json_object *machines)
 {
-    printf("%-20s %-8s %8s %-10s %4s %8s %10s %s\n", "NAME", "STATE", "PID", "ENGINE", "CPUS", "MEMORY", "UP", "COMMANDS");
+    printf("%-20s %-8s %8s %-10s %4s %8s %10s %-12s %s\n", "NAME", "STATE", "PID", "ENGINE", "CPUS", "MEMORY", "UP", "IMAGE", "COMMANDS");
     for (size_t i = 0; i < json_object_array_length(machines); i++) {
         struct json_object *machine = json_object_array_get_idx(machines, i), *agent = NULL;
         uint64_t started = number(machine, "started"), now = (uint64_t)time(NULL);
+        bool stopped = strcmp(text(machine, "state"), "stopped") == 0;
         json_object_object_get_ex(machine, "agent", &agent);
-        printf("%-20s %-8s %8s %-10s %4s %7" PRIu64 "M %9" PRIu64 "s %s\n", text(machine, "name"), text(machine, "state"),
+        printf("%-20s %-8s %8s %-10s %4s %7" PRIu64 "M %9" PRIu64 "s %-12s %s\n", text(machine, "name"), text(machine, "state"),
                text(machine, "pid"), text(machine, "engine"), text(machine, "cpus"), number(machine, "memory") >> 20,
-               started && now > started ? now - started : 0, json_object_get_boolean(agent) ? "yes" : "not yet");
+               started && now > started ? now - started : 0, text(machine, "image"),
+               stopped ? "no" : json_object_get_boolean(agent) ? "yes" : "not yet");
     }
 }
 
@@ -84,8 +121,8 @@ static int list_run(int argc, char **argv)
     int rest;
     int r = option_parse(options, argc, argv, &list, &rest, &error);
     if (r > 0) {
-        puts("usage: veneer list [OPTION...]\n\nLists the machines of this user that run. COMMANDS tells whether the guest serves\n"
-             "'veneer exec' already; a machine that does not answer is \"silent\".\n\noptions:");
+        puts("usage: veneer list [OPTION...]\n\nLists the machines of this user that run, and the instances of images that do not. COMMANDS tells\n"
+             "whether the guest serves 'veneer exec' already; a machine that does not answer is \"silent\".\n\noptions:");
         option_help(options, stdout);
         return 0;
     }
@@ -97,14 +134,16 @@ static int list_run(int argc, char **argv)
     }
     list.machines = json_object_new_array();
     r = registry_each(visit, &list, &error);
+    if (r == 0)
+        r = add_instances(&list, &error);
     if (r < 0)
         log_error("%s", error.text);
     else if (list.format.json)
-        puts(json_object_to_json_string_ext(list.machines, JSON_C_TO_STRING_PRETTY));
+        puts(json_object_to_json_string_ext(list.machines, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
     else
         print(list.machines);
     json_object_put(list.machines);
     return r < 0;
 }
 
-const struct command command_list = {"list", "show the machines that run", list_run};
+const struct command command_list = {"list", "show the machines that run, and instances that do not", list_run};

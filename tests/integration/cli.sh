@@ -8,6 +8,7 @@ count=0
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 export VENEER_RUNTIME="$dir/runtime"
+export VENEER_STORE="$dir/store"
 head -c 100000 /dev/urandom >"$dir/random"
 : >"$dir/empty"
 

@@ -9,6 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 kernel=$("$here/../../scripts/kernel.sh") || exit 1
 folder=$(mktemp -d)
 export VENEER_RUNTIME=$folder/run VENEER_LOG=error
+export VENEER_STORE="$VENEER_RUNTIME.store"
 failures=0
 checks=0
 cleanup() {

@@ -8,7 +8,7 @@ engine=$2
 here=$(cd "$(dirname "$0")/../.." && pwd)
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-export VENEER_STORE="$dir/store"
+export VENEER_STORE="$dir/store" VENEER_RUNTIME="$dir/run"
 
 kernel=$("$here/scripts/kernel.sh")
 version=${kernel##*/vmlinuz-}
@@ -54,6 +54,7 @@ boot '^tiny: start 0, cmdline root=PARTUUID=[0-9a-f-]* console=ttyS0 quiet from-
 boot '^tiny: start 1, cmdline root=PARTUUID=[0-9a-f-]* console=ttyS0 quiet written-by-the-guest more' --name kept --append more
 boot '^tiny: start 0, .*from-the-image'
 [ "$(ls "$dir/store/instances")" = kept ] || { echo "a temporary instance is left: $(ls "$dir/store/instances")"; exit 1; }
+[ "$("$veneer" list | awk 'NR > 1 {print $1, $2, $8}')" = 'kept stopped tiny' ] || { echo "veneer list: $("$veneer" list)"; exit 1; }
 if "$veneer" image delete tiny 2>"$dir/err" || ! grep -q 'used by kept' "$dir/err"; then
     echo "an image in use was deleted: $(cat "$dir/err")"
     exit 1
