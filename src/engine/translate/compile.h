@@ -1,4 +1,4 @@
-/* compile.h - the compiler's own state, shared by its files: compile.c (what goes into a trace), lookup.c
+/* compile.h - the compiler's own state, shared by its files: compile.c (what goes into a trace), liveness.c (flags), lookup.c
  * (memory), flow.c (the stack, jumps, a trace's entry). */
 #ifndef VENEER_ENGINE_TRANSLATE_COMPILE_H
 #define VENEER_ENGINE_TRANSLATE_COMPILE_H
@@ -85,6 +85,21 @@ static inline bool flags_busy(const struct compiler *c, unsigned insn)
 {
     return c->flags_needed[insn] && !c->saved;
 }
+
+/* compile.c. The block at a linear address in the trace's page, if there is one; whether the trace has the block. */
+struct block *block_at(const struct compiler *c, uint64_t linear);
+bool in_trace(const struct compiler *c, const struct block *block);
+/* What the instruction becomes in a trace for this context. */
+void classify(const struct compiler *c, const struct x86_insn *insn, struct native *ret_native);
+/* Where the direct branch that is instruction `insn` leads to. */
+uint64_t branch_target(const struct compiler *c, unsigned insn);
+
+/* liveness.c. Fills flags_needed, undefined, live_out and live_in; then saved_from. */
+void find_liveness(struct compiler *c);
+void find_saved(struct compiler *c);
+/* The arithmetic flags that are live at a linear address, where the trace may go. Out of a loop, it pays to decode what
+ * is there. */
+uint32_t live_at(struct compiler *c, uint64_t linear);
 
 /* Notes an exit by the jump whose displacement is at `field`. */
 struct slow *add_slow(struct compiler *c, uint32_t field, enum site_kind kind, unsigned insn);

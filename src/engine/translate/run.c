@@ -257,16 +257,12 @@ static bool run_trace(struct translate_vcpu *t, struct trace *trace)
             t->link_from = site;
             return true;
         case SITE_LOOK_UP:
-            core->cpu.reg[X86_RIP] = trace->linear;
-            t->checked_away = true;
-            cast_shadow(t);
-            return true;
         case SITE_VECTOR:
         case SITE_X87:
             core->cpu.reg[X86_RIP] = trace->linear;
             t->checked_away = true;
+            t->no_vectors = site->kind != SITE_LOOK_UP;
             cast_shadow(t);
-            t->no_vectors = true;
             return true;
         case SITE_INTERPRET:
         default: {
