@@ -25,12 +25,16 @@ static char *next_word(const char **at)
     return word;
 }
 
-static int rate(const char *name, int status, uint64_t value, struct error *error)
+static int take_rate(const char *name, const char *value, bool size, uint64_t *ret_rate, struct error *error)
 {
+    uint64_t number = 0;
+    int status = size ? option_size(value, &number, error) : option_number(value, 0, UINT32_MAX, &number, error);
     if (status < 0)
         error_prefix(error, "has a bad %s", name);
-    else if (value == 0)
+    else if (number == 0)
         status = error_set(error, EINVAL, "has 0 as %s, which lets nothing through", name);
+    else
+        *ret_rate = number;
     return status;
 }
 
@@ -72,13 +76,11 @@ static int take(char *word, struct machine_disk *disk, struct error *error)
         return take_format(value, disk, error);
     if (strcmp(word, "serial") == 0)
         return take_serial(value, disk, error);
-    if (strcmp(word, "iops") == 0) {
-        status = rate(word, option_number(value, 0, UINT32_MAX, &number, error), number, error);
-        disk->iops = number;
-    } else if (strcmp(word, "bps") == 0) {
-        status = rate(word, option_size(value, &number, error), number, error);
-        disk->bps = number;
-    } else if (strcmp(word, "queues") == 0) {
+    if (strcmp(word, "iops") == 0)
+        return take_rate(word, value, false, &disk->iops, error);
+    if (strcmp(word, "bps") == 0)
+        return take_rate(word, value, true, &disk->bps, error);
+    if (strcmp(word, "queues") == 0) {
         status = option_number(value, 1, MACHINE_DISK_QUEUES_MAX, &number, error);
         if (status < 0)
             error_prefix(error, "has bad queues");

@@ -78,6 +78,7 @@ expect 2 "option '--disk': 'x,bps=9Q' has a bad bps: has an unknown unit" run --
 expect 2 "option '--disk': 'x,queues=17' has bad queues: is out of range" run --disk x,queues=17
 expect 2 "option '--disk': 'x,serial=123456789012345678901' has a serial number of more than 20 bytes" run --disk x,serial=123456789012345678901
 expect 2 "option '--virtio-rings': 'round' is no form of virtio's rings; give split or packed" run --virtio-rings round
+expect 1 "$dir/none" run --engine interpret --kernel "$dir/none" --disk "$dir/random,ro,direct,format=raw,iops=100,bps=1M,serial=x,queues=2"
 expect 1 "$dir/no,ne" run --engine interpret --kernel "$dir/random" --disk "$dir/no,,ne"
 expect 2 "'extra': this word is one too many" run a extra --kernel x
 expect 2 "option '--name': '../x' is no name for a machine" run --kernel x --name ../x
