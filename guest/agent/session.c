@@ -392,7 +392,7 @@ static void take_frames(struct session *session)
 {
     struct agent_frame frame;
     int size = 0;
-    while (!session->finished &&
+    while (!session->finished && session->in.used &&
            (size = agent_frame_parse(session->in.bytes + session->in.first, session->in.used, &frame)) > 0) {
         take_frame(session, &frame);
         agent_buffer_drop(&session->in, (size_t)size);

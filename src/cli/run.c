@@ -406,6 +406,16 @@ static int run_here(struct run_config *config, struct vm *vm)
     return run_machine(config, vm, console);
 }
 
+/* Whether the guest has something to write that outlives the machine: then it is shut down in its own order, else at once. */
+static bool keeps_something(const struct run_config *config)
+{
+    bool temporary = config->image && !config->name; /* the first disk goes with the machine */
+    for (unsigned i = temporary ? 1 : 0; i < config->machine.disks; i++)
+        if (!config->disk[i].readonly)
+            return true;
+    return config->machine.shares > 0;
+}
+
 /* Runs the command in the machine that has been started, then ends the machine. Returns the exit status. */
 static int run_command(struct run_config *config, const char *name, struct background *background)
 {
@@ -414,7 +424,7 @@ static int run_command(struct run_config *config, const char *name, struct backg
     int status = exec_command(name, &config->exec, config->command_count, config->command, &reached);
     if (!reached)
         background_tell(background);
-    int r = stop_machine(name, reached ? STOP_SECONDS : 0, &error);
+    int r = stop_machine(name, reached && keeps_something(config) ? STOP_SECONDS : 0, &error);
     if (r < 0 && r != -ENOENT) /* that it ended by itself is no failure here */
         log_error("%s", error.text);
     background_end(background);

@@ -117,6 +117,8 @@ static int take_data(struct agent_client *client, const struct agent_frame *fram
     }
     if (frame->length > client->allowed[frame->stream])
         return bad(error, "output beyond its window");
+    if (!frame->length) /* the stream's end, of which EXIT tells anyway */
+        return 0;
     uint8_t *at = agent_buffer_room(&client->output[frame->stream], frame->length);
     if (!at)
         return error_set(error, ENOMEM, "no memory for the command's output");
@@ -172,6 +174,8 @@ static int take_frame(struct agent_client *client, const struct agent_frame *fra
 
 int agent_client_take(struct agent_client *client, const void *bytes, size_t length, struct error *error)
 {
+    if (!length)
+        return 0;
     uint8_t *at = agent_buffer_room(&client->in, length);
     if (!at)
         return error_set(error, ENOMEM, "no memory for what the guest sends");
@@ -179,7 +183,7 @@ int agent_client_take(struct agent_client *client, const void *bytes, size_t len
     client->in.used += length;
     struct agent_frame frame;
     int size = 0, r = 0;
-    while (r == 0 && !client->ended &&
+    while (r == 0 && !client->ended && client->in.used &&
            (size = agent_frame_parse(client->in.bytes + client->in.first, client->in.used, &frame)) > 0) {
         r = take_frame(client, &frame, error);
         agent_buffer_drop(&client->in, (size_t)size);
