@@ -90,7 +90,7 @@ static int add_instances(struct list *list, struct error *error)
 static const char *text(struct json_object *machine, const char *key)
 {
     struct json_object *value;
-    return json_object_object_get_ex(machine, key, &value) && json_object_get_string_len(value) ? json_object_get_string(value) : "-";
+    return json_object_object_get_ex(machine, key, &value) && json_object_get_string(value)[0] ? json_object_get_string(value) : "-";
 }
 
 static uint64_t number(struct json_object *machine, const char *key)
