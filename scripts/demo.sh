@@ -39,7 +39,7 @@ run_guest() {
 }
 
 echo "demo: engine $("$veneer" engines | sed -n 's/^\* \([a-z]*\).*/\1/p'), image '$image'"
-run_guest sh -ec 'cat /etc/os-release; uname -a; systemctl is-system-running --wait; echo "$1" >/root/token; cat /root/token' sh "$token"
+run_guest sh -ec 'cat /etc/os-release; uname -a; systemctl is-system-running --wait; echo "$1" >/root/token; sync; cat /root/token' sh "$token"
 [ "$last" = "$token" ] || { echo "demo: the guest did not write its file" >&2; exit 1; }
 echo "demo: starting it again"
 run_guest cat /root/token

@@ -24,7 +24,7 @@
 #define CODE_CACHE_MAX (UINT64_C(1) << 30) /* jumps within it are 32 bits wide */
 
 #define CONSOLE_LOG_BYTES (UINT64_C(1) << 20) /* of a detached machine's console, twice */
-#define STOP_SECONDS 30u /* how long the guest of one command may take to shut down */
+#define STOP_SECONDS 90u /* how long the guest of one command may take to shut down: what systemd gives a unit */
 
 struct run_config {
     struct exec_options exec; /* first, for its options' parsers */
