@@ -1,4 +1,4 @@
-/* services_test.c - sockets, the balloon and the console, with the drivers of an unmodified Linux.
+/* services_test.c - sockets, the balloon and the console, before and after the machine is saved and loaded, with the drivers of an unmodified Linux.
  *
  * services_test ENGINE KERNEL INITRD RINGS (split or packed): the initrd's /init is services-init.c. The machine runs in this process, whose unix
  * sockets are the host's end. Nothing here measures time: what should come is waited for, and the test's own time-out ends what hangs. */
@@ -74,7 +74,7 @@ static void *run(void *context)
     struct machine_result result;
     (void)context;
     machine_run(session.machine, &result);
-    if (result.end != MACHINE_END_POWER_OFF)
+    if (result.end != MACHINE_END_POWER_OFF && result.end != MACHINE_END_STOPPED)
         fprintf(stderr, "the machine ended: %s\n", result.text);
     pthread_mutex_lock(&session.lock);
     session.ended = true;
@@ -349,6 +349,35 @@ static void test_console(const char *port)
         usleep(10000);
 }
 
+/* The machine stops, is saved, and goes on as another one: the guest's drivers and programs notice nothing but that connections ended. */
+static void move(const struct machine_config *config, pthread_t *thread)
+{
+    struct error error = {.text = ""};
+    hold(20 * MIB);
+    int fd = dial(ECHO);
+    machine_stop(session.machine);
+    pthread_join(*thread, NULL);
+    CHECK_EQ(session.end, MACHINE_END_STOPPED);
+    struct stream *saved = stream_new();
+    CHECK_EQ(machine_save(session.machine, saved, &error), 0);
+    machine_destroy(session.machine);
+    uint8_t byte;
+    CHECK(read(fd, &byte, 1) <= 0);
+    close(fd);
+    size_t length;
+    const void *bytes = stream_bytes(saved, &length);
+    struct stream *stream = stream_open(bytes, length);
+    if (machine_create(config, &session.machine, &error) < 0 || machine_load(session.machine, stream, &error) < 0) {
+        fprintf(stderr, "%s\n", error.text);
+        exit(1);
+    }
+    stream_free(stream);
+    stream_free(saved);
+    session.ended = session.printed = false;
+    CHECK_EQ(pthread_create(thread, NULL, run, NULL), 0);
+    hold(4096); /* which checks what was stored before */
+}
+
 int main(int argc, char **argv)
 {
     struct error error = {0};
@@ -387,6 +416,11 @@ int main(int argc, char **argv)
         test_target();
         if (!slow) /* what the guest does then is no matter of the engine */
             test_pressure();
+        move(&config, &thread);
+        test_console(port_path);
+        test_from_guest();
+        AWAIT(memory().balloon.known >> BALLOON_FREE & 1);
+        test_target();
         int fd = dial(COMMAND);
         dprintf(fd, "off\n");
         pthread_mutex_lock(&session.lock);
