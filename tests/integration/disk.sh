@@ -71,7 +71,7 @@ ok "$veneer" disk convert packed.qcow2 unpacked.raw --to raw
 ok cmp base.raw unpacked.raw
 
 refused 2 'disk needs a verb'
-refused 2 "there is no 'make'; give create, info, resize or convert" make
+refused 2 "there is no 'make'; give create, info, resize, attach, detach or convert" make
 refused 2 'usage: veneer disk create FILE [SIZE]' create
 refused 2 'usage: veneer disk convert FROM TO' convert a.qcow2
 refused 2 "option '--cluster-size': '3K' is no size of clusters" create c.qcow2 1G --cluster-size 3K
