@@ -79,6 +79,8 @@ struct block_ops {
     int (*extent)(struct block *block, uint64_t offset, uint64_t length, struct block_extent *ret_extent);
     int (*resize)(struct block *block, uint64_t size, struct error *error);
     void (*close)(struct block *block);
+    /* May be NULL: nothing is held back. See block_hurry. */
+    void (*hurry)(struct block *block, bool on);
 };
 
 struct block {
@@ -105,6 +107,14 @@ int block_resize(struct block *block, uint64_t size, struct error *error);
 /* Frees the block and what lies under it. No request is in flight. NULL is allowed. What was not flushed
  * is handed to the host's kernel, not made durable. */
 void block_close(struct block *block);
+
+/* While on, requests that were held back (by a bound on their rate) go at once, for who must wait until nothing is in flight. What
+ * goes so is paid for later. May complete requests. */
+static inline void block_hurry(struct block *block, bool on)
+{
+    if (block->ops->hurry)
+        block->ops->hurry(block, on);
+}
 
 /* For implementations. */
 

@@ -21,6 +21,7 @@ struct throttle {
     struct clock_timer *timer;
     struct bound operations, bytes;
     struct block_request *first, **last; /* waiting */
+    bool hurried;
 };
 
 static struct throttle *throttle_of(struct block *block)
@@ -50,7 +51,7 @@ static void dispatch(struct throttle *throttle)
         struct block_request *request = throttle->first;
         uint64_t operations = starts_at(&throttle->operations), bytes = starts_at(&throttle->bytes);
         uint64_t start = operations > bytes ? operations : bytes;
-        if (start > now) {
+        if (start > now && !throttle->hurried) {
             clock_timer_arm(&throttle->clock, throttle->timer, start);
             return;
         }
@@ -90,6 +91,12 @@ static void throttle_kick(struct block *block)
     block_kick(throttle->below);
 }
 
+static void throttle_hurry(struct block *block, bool on)
+{
+    throttle_of(block)->hurried = on;
+    throttle_kick(block);
+}
+
 static int throttle_transfer(struct block *block, enum block_op op, unsigned flags, uint64_t offset, void *bytes, uint64_t length)
 {
     return block_transfer(throttle_of(block)->below, op, flags, offset, bytes, length);
@@ -118,7 +125,8 @@ static void throttle_close(struct block *block)
 
 static const struct block_ops throttle_ops = {
     .name = "throttle", .submit = throttle_submit, .kick = throttle_kick, .transfer = throttle_transfer,
-    .extent = throttle_extent, .resize = throttle_resize, .close = throttle_close};
+    .extent = throttle_extent, .resize = throttle_resize, .close = throttle_close,
+    .hurry = throttle_hurry};
 
 int throttle_new(struct block *below, const struct clock *clock, uint64_t iops, uint64_t bps, struct block **ret_block)
 {

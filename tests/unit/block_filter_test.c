@@ -56,6 +56,36 @@ static struct block *file_block(char path[64])
     return block;
 }
 
+/* What was held back goes at once, and is paid for by what comes later. */
+static void hurried(struct block *file)
+{
+    enum { COUNT = 61 };
+    static struct volume_request requests[COUNT + 1];
+    struct fake_clock fake;
+    fake_clock_open(&fake, 5 * 1000ull * MILLISECOND, 0);
+    struct block *block = NULL;
+    CHECK_EQ(throttle_new(file, &fake.clock, 100, 0, &block), 0);
+    unsigned left = COUNT + 1;
+    for (unsigned i = 0; i < COUNT; i++) {
+        volume_fill(&requests[i], NULL, &left, BLOCK_READ, 0, 0, bytes, 4096);
+        block_submit(block, &requests[i].request);
+    }
+    block_kick(block);
+    CHECK_EQ(completed(requests, COUNT), 11);
+    block_hurry(block, true);
+    CHECK_EQ(completed(requests, COUNT), COUNT);
+    block_hurry(block, false);
+    volume_fill(&requests[COUNT], NULL, &left, BLOCK_READ, 0, 0, bytes, 4096);
+    block_submit(block, &requests[COUNT].request);
+    block_kick(block);
+    fake_clock_advance(&fake, 400ull * MILLISECOND);
+    CHECK_EQ(left, 1);
+    fake_clock_advance(&fake, 200ull * MILLISECOND);
+    CHECK_EQ(left, 0);
+    block_hurry(file, true); /* holds nothing back */
+    block_close(block);
+}
+
 static void open_with_bounds(void)
 {
     char path[64];
@@ -128,6 +158,7 @@ int main(void)
     throttled(file_block(path), 100, 0, 4096, 11, 100);
     throttled(file_block(path), 0, 1 << 20, 65536, 2, 16); /* 62.5 ms each */
     throttled(file_block(path), 50, 1 << 20, 4096, 6, 50);
+    hurried(file_block(path));
     open_with_bounds();
     faults();
     CHECK_DONE();

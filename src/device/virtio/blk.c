@@ -278,6 +278,18 @@ static void start(struct virtio_device *device)
 {
     struct blk *blk = (struct blk *)device;
     blk->write_through = !virtio_has(device, F_FLUSH);
+    block_hurry(blk->block, false);
+}
+
+/* What is in flight is waited for, a reset or a pause long, and nothing new comes: no bound on its rate need hold it up. */
+static void hurry(struct virtio_device *device)
+{
+    block_hurry(((struct blk *)device)->block, true);
+}
+
+static void resume(struct virtio_device *device)
+{
+    block_hurry(((struct blk *)device)->block, false);
 }
 
 void virtio_blk_resized(struct virtio_device *device)
@@ -313,7 +325,7 @@ static void destroy(struct virtio_device *device)
 }
 
 static const struct virtio_ops ops = {.name = "virtio-blk", .id = 2, .class_code = 0x010000, .start = start,
-                                      .process = process, .load = load, .destroy = destroy};
+                                      .process = process, .stop = hurry, .pause = hurry, .resume = resume, .load = load, .destroy = destroy};
 
 /* What the volume is like, in the terms of 5.2.4. Segments: a queue's size less header and status. */
 static void describe(const struct block_limits *limits, unsigned queues, struct blk_config *ret_config)
