@@ -1,4 +1,5 @@
-/* services_test.c - sockets, the balloon and the console, before and after the machine is saved and loaded, with the drivers of an unmodified Linux.
+/* services_test.c - sockets, the balloon and the console, before and after the machine is saved and loaded, with the
+ * drivers of an unmodified Linux.
  *
  * services_test ENGINE KERNEL INITRD RINGS (split or packed): the initrd's /init is services-init.c. The machine runs in this process, whose unix
  * sockets are the host's end. Nothing here measures time: what should come is waited for, and the test's own time-out ends what hangs. */

@@ -357,7 +357,8 @@ static void balloon_destroy(struct virtio_device *device)
 
 static const struct virtio_ops balloon_ops = {
     .name = "virtio-balloon", .id = 5, .class_code = 0x050000, .start = balloon_start, .process = balloon_process,
-    .stop = balloon_stop, .pause = balloon_pause, .resume = balloon_resume, .save = balloon_save, .load = balloon_load, .config_written = read_config, .destroy = balloon_destroy};
+    .stop = balloon_stop, .pause = balloon_pause, .resume = balloon_resume, .config_written = read_config,
+    .save = balloon_save, .load = balloon_load, .destroy = balloon_destroy};
 
 struct virtio_device *virtio_balloon_new(const struct virtio_env *env, uint64_t target, struct error *error)
 {

@@ -2,8 +2,8 @@
  *
  * Three ways: the balloon proper, which takes as much from the guest as the host sets as its target (and the guest takes
  * back when it would otherwise kill a program for want of memory); free page reporting, by which the guest tells
- * what it happens not to use; and reclaim.h, which uses the balloon where reporting is slow. Each way the pages leave the host's memory at once and read as zero when the guest
- * uses them again. */
+ * what it happens not to use; and reclaim.h, which uses the balloon where reporting is slow. Each way the pages leave
+ * the host's memory at once and read as zero when the guest uses them again. */
 #ifndef VENEER_DEVICE_VIRTIO_BALLOON_H
 #define VENEER_DEVICE_VIRTIO_BALLOON_H
 

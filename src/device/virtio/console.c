@@ -374,8 +374,8 @@ static void console_destroy(struct virtio_device *device)
 
 static const struct virtio_ops console_ops = {
     .name = "virtio-console", .id = 3, .class_code = 0x078000, .start = console_start, .process = console_process,
-    .stop = console_stop, .pause = console_pause, .resume = console_resume, .config_stored = config_stored, .save = console_save, .load = console_load,
-    .destroy = console_destroy};
+    .stop = console_stop, .pause = console_pause, .resume = console_resume, .config_stored = config_stored,
+    .save = console_save, .load = console_load, .destroy = console_destroy};
 
 int virtio_console_check_name(const char *name, struct error *error)
 {

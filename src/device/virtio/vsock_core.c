@@ -142,7 +142,8 @@ void connection_end_with_reset(struct vsock_connection *c)
 
 /* --- the beginning */
 
-struct vsock_connection *connection_begin(struct vsock_core *core, uint32_t host_port, uint32_t guest_port, enum connection_state state)
+struct vsock_connection *connection_begin(struct vsock_core *core, uint32_t host_port, uint32_t guest_port,
+                                          enum connection_state state)
 {
     if (core->connections >= VSOCK_CONNECTIONS)
         return NULL;

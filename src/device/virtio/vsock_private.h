@@ -88,7 +88,8 @@ static inline unsigned shut_due(const struct vsock_connection *c)
 /* The connection of this name, or NULL. */
 struct vsock_connection *connection_find(struct vsock_core *core, uint32_t host_port, uint32_t guest_port);
 /* A new one, with its credit; NULL when there are too many or there is no memory. */
-struct vsock_connection *connection_begin(struct vsock_core *core, uint32_t host_port, uint32_t guest_port, enum connection_state state);
+struct vsock_connection *connection_begin(struct vsock_core *core, uint32_t host_port, uint32_t guest_port,
+                                          enum connection_state state);
 /* Both sides agreed. */
 void connection_opened(struct vsock_connection *c);
 /* Puts the connection into the ready list, or takes it out, as is due (invariant 3). */
