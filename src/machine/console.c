@@ -63,7 +63,8 @@ size_t console_write_virtio(void *owner, const void *bytes, size_t length)
     size_t taken = length;
     if (machine->config.console_write) {
         pthread_mutex_lock(&queue->lock);
-        size_t room = queue->used < CONSOLE_CROWDED ? CONSOLE_CROWDED - queue->used : 0;
+        size_t limit = atomic_load(&machine->ended) ? CONSOLE_QUEUE : CONSOLE_CROWDED; /* last words: no vCPU writes any more */
+        size_t room = queue->used < limit ? limit - queue->used : 0;
         taken = length < room ? length : room;
         enqueue(queue, bytes, taken);
         if (taken < length)

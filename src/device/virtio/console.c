@@ -276,6 +276,7 @@ static void console_stop(struct virtio_device *device)
 
 static void console_pause(struct virtio_device *device)
 {
+    console_port_flush(&of(device)->port[0]); /* it may be the end */
     of(device)->paused = true;
 }
 
