@@ -10,7 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/log.h"
 #include "block/copy.h"
 #include "block/open.h"
 #include "block/qcow2.h"
@@ -19,9 +18,8 @@
 #include "cli/command.h"
 #include "cli/disk.h"
 #include "cli/format.h"
-#include "cli/option.h"
+#include "cli/verb.h"
 
-#define FAILED 1
 
 struct disk_config {
     struct cli_format format; /* first, for its parser */
@@ -153,8 +151,9 @@ static int take_size(const char *text, uint64_t *ret_size, struct error *error)
     return r;
 }
 
-static int create(const char *const *operand, const struct disk_config *config, struct error *error)
+static int create(const char *const *operand, void *context, struct error *error)
 {
+    const struct disk_config *config = context;
     uint64_t size = 0;
     const char *format = config->disk_format ? config->disk_format : "qcow2";
     bool raw = strcmp(format, "raw") == 0;
@@ -207,8 +206,9 @@ static void print_text(const char *path, const char *format, uint64_t size, uint
         puts("needs to be repaired");
 }
 
-static int info(const char *const *operand, const struct disk_config *config, struct error *error)
+static int info(const char *const *operand, void *context, struct error *error)
 {
+    const struct disk_config *config = context;
     const char *path = operand[0], *format = config->disk_format ? config->disk_format : block_probe(path, error);
     struct qcow2_header header;
     struct stat st;
@@ -232,8 +232,9 @@ static int info(const char *const *operand, const struct disk_config *config, st
     return r;
 }
 
-static int resize(const char *const *operand, const struct disk_config *config, struct error *error)
+static int resize(const char *const *operand, void *context, struct error *error)
 {
+    const struct disk_config *config = context;
     uint64_t size;
     struct block *block = NULL;
     struct block_options options = {.path = operand[0], .format = config->disk_format};
@@ -248,8 +249,9 @@ static int resize(const char *const *operand, const struct disk_config *config, 
     return r;
 }
 
-static int convert(const char *const *operand, const struct disk_config *config, struct error *error)
+static int convert(const char *const *operand, void *context, struct error *error)
 {
+    const struct disk_config *config = context;
     const char *to_format = config->to ? config->to : "qcow2";
     struct block *from = NULL, *to = NULL;
     struct block_options source = {.path = operand[0], .format = config->disk_format, .readonly = true};
@@ -272,22 +274,19 @@ static int convert(const char *const *operand, const struct disk_config *config,
     return r;
 }
 
-static int attach(const char *const *operand, const struct disk_config *config, struct error *error)
+static int attach(const char *const *operand, void *context, struct error *error)
 {
+    const struct disk_config *config = context;
     return attach_disk(operand[0], operand[1], config->id, error);
 }
 
-static int detach(const char *const *operand, const struct disk_config *config, struct error *error)
+static int detach(const char *const *operand, void *context, struct error *error)
 {
+    const struct disk_config *config = context;
     return detach_disk(operand[0], operand[1], config->seconds ? config->seconds : ATTACH_TIMEOUT_SECONDS, error);
 }
 
-static const struct verb {
-    const char *name, *operands, *help;
-    int least, most; /* operands */
-    const struct option_spec *options;
-    int (*run)(const char *const *operand, const struct disk_config *config, struct error *error);
-} verbs[] = {
+static const struct verb verbs[] = {
     {"create", "FILE [SIZE]", "makes a disk of zeroes, or a thin clone of another", 1, 2, create_options, create},
     {"info", "FILE", "describes a disk, also one in use", 1, 1, info_options, info},
     {"resize", "FILE SIZE", "changes the size of a disk; a qcow2 disk can only grow", 2, 2, resize_options, resize},
@@ -296,51 +295,13 @@ static const struct verb {
     {"convert", "FROM TO", "copies a disk, with what its backing files hold, into a new file", 2, 2, convert_options, convert},
 };
 
-static void help(void)
-{
-    puts("usage: veneer disk VERB [OPTION...]\n\nDisks are the files that 'veneer run --disk' gives to guests.\n");
-    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
-        printf("veneer disk %s %s\n  %s\n", verbs[i].name, verbs[i].operands, verbs[i].help);
-        option_help(verbs[i].options, stdout);
-    }
-}
-
-static int run_verb(const struct verb *verb, int argc, char **argv)
-{
-    struct disk_config config = {0};
-    const char *operand[2] = {NULL, NULL};
-    struct error error;
-    int operands, rest;
-    bool dashes;
-    int r = option_parse_operands(verb->options, argc, argv, &config, operand, verb->most, &operands, &rest, &dashes, &error);
-    if (r > 0) {
-        help();
-        return 0;
-    }
-    if (r == 0 && (rest < argc || operands < verb->least))
-        r = error_set(&error, EINVAL, "usage: veneer disk %s %s [OPTION...]", verb->name, verb->operands);
-    if (r < 0) {
-        log_error("%s", error.text);
-        return STATUS_USAGE;
-    }
-    r = verb->run(operand, &config, &error);
-    if (r < 0)
-        log_error("%s", error.text);
-    return r < 0 ? FAILED : 0;
-}
-
 static int disk_run(int argc, char **argv)
 {
-    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-        help();
-        return 0;
-    }
-    for (size_t i = 0; argc > 1 && i < sizeof verbs / sizeof verbs[0]; i++)
-        if (strcmp(argv[1], verbs[i].name) == 0)
-            return run_verb(&verbs[i], argc - 1, argv + 1);
-    log_error("%s%s%s; give create, info, resize, attach, detach or convert", argc > 1 ? "there is no '" : "disk needs a verb",
-              argc > 1 ? argv[1] : "", argc > 1 ? "'" : "");
-    return STATUS_USAGE;
+    static const struct verb_command command = {
+        .name = "disk", .about = "Disks are the files that 'veneer run --disk' gives to guests.",
+        .verbs = verbs, .count = sizeof verbs / sizeof verbs[0]};
+    struct disk_config config = {0};
+    return verb_command_run(&command, argc, argv, &config);
 }
 
 const struct command command_disk = {"disk", "create, describe, resize and convert disk files; attach and detach them", disk_run};

@@ -11,16 +11,16 @@
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/format.h"
-#include "cli/option.h"
 #include "cli/progress.h"
+#include "cli/verb.h"
 #include "host/image.h"
 
-#define FAILED 1
 
 struct image_config {
     struct cli_format format; /* first, for its parser */
     struct image_build build;
     const char *disk_format;
+    struct store *store; /* open while a verb runs */
 };
 
 static int parse_suite(void *config, const char *value, struct error *error)
@@ -115,44 +115,47 @@ static bool find_agent(const char **ret_agent, const char **ret_unit)
     return false;
 }
 
-static int build(struct store *store, const char *const *operand, struct image_config *config, struct error *error)
+static int build(const char *const *operand, void *context, struct error *error)
 {
+    struct image_config *config = context;
     char done[128];
     if (strcmp(operand[0], "debian") != 0)
         return error_set(error, EINVAL, "'%s' cannot be built; give debian", operand[0]);
     if (!find_agent(&config->build.agent, &config->build.agent_unit))
         log_warning("the guest agent is not installed; the image is built without it");
-    int r = image_build_debian(store, &config->build, progress_begin(), error);
+    int r = image_build_debian(config->store, &config->build, progress_begin(), error);
     snprintf(done, sizeof done, "image '%s' built", config->build.name);
     progress_end(r == 0 ? done : NULL);
     return r;
 }
 
-static int import(struct store *store, const char *const *operand, struct image_config *config, struct error *error)
+static int import(const char *const *operand, void *context, struct error *error)
 {
+    struct image_config *config = context;
     char done[128];
     int r = store_name_check(operand[1], "image", error);
     if (r == 0)
-        r = image_import(store, operand[0], config->disk_format, config->build.size, operand[1], progress_begin(), error);
+        r = image_import(config->store, operand[0], config->disk_format, config->build.size, operand[1], progress_begin(), error);
     snprintf(done, sizeof done, "image '%.64s' imported", operand[1]);
     progress_end(r == 0 ? done : NULL);
     return r;
 }
 
-static int export(struct store *store, const char *const *operand, struct image_config *config, struct error *error)
+static int export(const char *const *operand, void *context, struct error *error)
 {
+    struct image_config *config = context;
     char done[128];
     const char *format = config->disk_format ? config->disk_format : "raw";
-    int r = image_export(store, operand[0], operand[1], format, progress_begin(), error);
+    int r = image_export(config->store, operand[0], operand[1], format, progress_begin(), error);
     snprintf(done, sizeof done, "image '%.64s' exported", operand[0]);
     progress_end(r == 0 ? done : NULL);
     return r;
 }
 
-static int delete(struct store *store, const char *const *operand, struct image_config *config, struct error *error)
+static int delete(const char *const *operand, void *context, struct error *error)
 {
-    (void)config;
-    return store_image_delete(store, operand[0], error);
+    const struct image_config *config = context;
+    return store_image_delete(config->store, operand[0], error);
 }
 
 static int print_image(void *owner, const struct store_image *image)
@@ -187,90 +190,49 @@ static int add_image(void *owner, const struct store_image *image)
     return 0;
 }
 
-static int list(struct store *store, const char *const *operand, struct image_config *config, struct error *error)
+static int list(const char *const *operand, void *context, struct error *error)
 {
+    struct image_config *config = context;
     (void)operand;
     if (!config->format.json) {
         printf("%-20s %-10s %-12s %-16s %10s %10s %5s  %s\n", "NAME", "OS", "SUITE", "CREATED", "SIZE", "STORED", "USED", "SHA256");
-        return store_image_list(store, print_image, NULL, error);
+        return store_image_list(config->store, print_image, NULL, error);
     }
     struct json_object *images = json_object_new_array();
-    int r = store_image_list(store, add_image, images, error);
+    int r = store_image_list(config->store, add_image, images, error);
     if (r == 0)
         puts(json_object_to_json_string_ext(images, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
     json_object_put(images);
     return r;
 }
 
-struct verb {
-    const char *name, *operands, *help;
-    int count; /* of operands */
-    const struct option_spec *options;
-    int (*run)(struct store *store, const char *const *operand, struct image_config *config, struct error *error);
-};
-
 static const struct verb verbs[] = {
     {"build", "debian", "makes a bootable disk from Debian's packages, with veneer's agent in it;\n"
-     "an image of that name is replaced, and instances of it keep the old one", 1, build_options, build},
-    {"list", "", "shows the images", 0, list_options, list},
+     "an image of that name is replaced, and instances of it keep the old one", 1, 1, build_options, build},
+    {"list", "", "shows the images", 0, 0, list_options, list},
     {"import", "FILE NAME", "makes an image of a disk (a GPT or a bare ext4 with a Linux kernel in /boot, in a raw or\n"
-     "qcow2 file), or of a tar archive of a root file system", 2, import_options, import},
-    {"export", "NAME FILE", "writes the disk of an image to a new file", 2, export_options, export},
-    {"delete", "NAME", "removes an image that no instance uses", 1, no_options, delete},
+     "qcow2 file), or of a tar archive of a root file system", 2, 2, import_options, import},
+    {"export", "NAME FILE", "writes the disk of an image to a new file", 2, 2, export_options, export},
+    {"delete", "NAME", "removes an image that no instance uses", 1, 1, no_options, delete},
 };
 
-static void help(void)
+static int begin(void *config, struct error *error)
 {
-    puts("usage: veneer image VERB [OPTION...]\n\nImages are the disks that 'veneer run IMAGE' starts from.\n");
-    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
-        printf("veneer image %s %s\n  ", verbs[i].name, verbs[i].operands);
-        for (const char *c = verbs[i].help; *c; c++)
-            fputs(*c == '\n' ? "\n  " : (const char[]){*c, 0}, stdout);
-        putchar('\n');
-        option_help(verbs[i].options, stdout);
-    }
+    return store_open(NULL, &((struct image_config *)config)->store, error);
 }
 
-static int run_verb(const struct verb *verb, int argc, char **argv)
+static void end(void *config)
 {
-    struct image_config config = {.build = {.name = "debian", .suite = "bookworm", .size = IMAGE_SIZE_DEFAULT}};
-    const char *operand[2] = {NULL, NULL};
-    struct store *store = NULL;
-    struct error error;
-    int operands, rest;
-    bool dashes;
-    int r = option_parse_operands(verb->options, argc, argv, &config, operand, verb->count, &operands, &rest, &dashes, &error);
-    if (r > 0) {
-        help();
-        return 0;
-    }
-    if (r == 0 && (rest < argc || operands < verb->count))
-        r = error_set(&error, EINVAL, "usage: veneer image %s %s [OPTION...]", verb->name, verb->operands);
-    if (r < 0) {
-        log_error("%s", error.text);
-        return STATUS_USAGE;
-    }
-    r = store_open(NULL, &store, &error);
-    if (r == 0)
-        r = verb->run(store, operand, &config, &error);
-    store_close(store);
-    if (r < 0)
-        log_error("%s", error.text);
-    return r < 0 ? FAILED : 0;
+    store_close(((struct image_config *)config)->store);
 }
 
 static int image_run(int argc, char **argv)
 {
-    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-        help();
-        return 0;
-    }
-    for (size_t i = 0; argc > 1 && i < sizeof verbs / sizeof verbs[0]; i++)
-        if (strcmp(argv[1], verbs[i].name) == 0)
-            return run_verb(&verbs[i], argc - 1, argv + 1);
-    log_error("%s%s%s; give build, list, import, export or delete", argc > 1 ? "there is no '" : "image needs a verb",
-              argc > 1 ? argv[1] : "", argc > 1 ? "'" : "");
-    return STATUS_USAGE;
+    static const struct verb_command command = {
+        .name = "image", .about = "Images are the disks that 'veneer run IMAGE' starts from.",
+        .verbs = verbs, .count = sizeof verbs / sizeof verbs[0], .begin = begin, .end = end};
+    struct image_config config = {.build = {.name = "debian", .suite = "bookworm", .size = IMAGE_SIZE_DEFAULT}};
+    return verb_command_run(&command, argc, argv, &config);
 }
 
 const struct command command_image = {"image", "build, list, import, export and delete disk images", image_run};

@@ -123,15 +123,21 @@ static int claim(int runtime, const char *name)
     return take_lock(runtime, name, O_CREAT);
 }
 
-int registry_claim(const char *name, struct registry_entry **ret_entry, struct error *error)
+/* As open_runtime, for a machine whose name a user gave. */
+static int open_runtime_for(const char *name, char *ret_path, size_t size, int *ret_runtime, struct error *error)
 {
-    char path[REGISTRY_PATH_MAX];
-    int runtime;
     struct error reason;
     int r = registry_check_name(name, &reason);
     if (r < 0)
         return error_set(error, -r, "'%s' %s", name, reason.text);
-    r = open_runtime(path, sizeof path, &runtime, error);
+    return open_runtime(ret_path, size, ret_runtime, error);
+}
+
+int registry_claim(const char *name, struct registry_entry **ret_entry, struct error *error)
+{
+    char path[REGISTRY_PATH_MAX];
+    int runtime;
+    int r = open_runtime_for(name, path, sizeof path, &runtime, error);
     if (r < 0)
         return r;
     struct registry_entry *entry = calloc(1, sizeof *entry);
@@ -207,11 +213,7 @@ int registry_find(const char *name, const char *file, char ret_path[REGISTRY_PAT
 {
     char path[REGISTRY_PATH_MAX];
     int runtime;
-    struct error reason;
-    int r = registry_check_name(name, &reason);
-    if (r < 0)
-        return error_set(error, -r, "'%s' %s", name, reason.text);
-    r = open_runtime(path, sizeof path, &runtime, error);
+    int r = open_runtime_for(name, path, sizeof path, &runtime, error);
     if (r < 0)
         return r;
     bool running = is_running(runtime, name);
