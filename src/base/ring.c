@@ -48,10 +48,12 @@ int ring_put(struct ring *ring, const void *bytes, size_t length)
 
 unsigned ring_pieces(const struct ring *ring, struct iovec ret_iov[2])
 {
+    if (ring->used == 0) /* and there may be no bytes to point into */
+        return 0;
     size_t before_end = at_most(ring->used, ring->size - ring->first);
     ret_iov[0] = (struct iovec){ring->bytes + ring->first, before_end};
     ret_iov[1] = (struct iovec){ring->bytes, ring->used - before_end};
-    return ring->used == 0 ? 0 : before_end < ring->used ? 2 : 1;
+    return before_end < ring->used ? 2 : 1;
 }
 
 void ring_skip(struct ring *ring, size_t length)
