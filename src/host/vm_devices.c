@@ -119,7 +119,8 @@ static void detached(void *owner, int status, const char *text)
     free(detach);
 }
 
-static int detach(struct vm *vm, struct control_call *call, struct json_object *request, const char *id, struct error *error)
+static int detach(struct vm *vm, struct control_call *call, struct json_object *request, enum machine_kind kind,
+                  const char *id, struct error *error)
 {
     uint64_t seconds = VM_DETACH_SECONDS;
     int r = control_number(request, "timeout", false, VM_DETACH_SECONDS_MAX, &seconds, error);
@@ -129,7 +130,7 @@ static int detach(struct vm *vm, struct control_call *call, struct json_object *
     if (!one)
         return error_set(error, ENOMEM, "no memory for the request");
     *one = (struct vm_detach){.next = vm->detaches, .vm = vm, .call = call};
-    struct machine_unplug unplug = {.timeout_ns = seconds * NANOSECONDS, .done = detached, .owner = one};
+    struct machine_unplug unplug = {.kind = kind, .timeout_ns = seconds * NANOSECONDS, .done = detached, .owner = one};
     r = machine_unplug(vm->machine, id, &unplug, error); /* `detached` comes later, on this thread */
     if (r < 0) {
         free(one);
@@ -145,7 +146,7 @@ int vm_disk_detach(void *owner, struct control_call *call, struct json_object *r
     const char *id;
     (void)reply;
     int r = control_string(request, "id", true, &id, error);
-    return r < 0 ? r : detach(owner, call, request, id, error);
+    return r < 0 ? r : detach(owner, call, request, MACHINE_KIND_DISK, id, error);
 }
 
 int vm_share_detach(void *owner, struct control_call *call, struct json_object *request, struct json_object *reply,
@@ -159,7 +160,7 @@ int vm_share_detach(void *owner, struct control_call *call, struct json_object *
         return r;
     if (snprintf(id, sizeof id, MACHINE_SHARE_ID "%s", tag) >= (int)sizeof id)
         return error_set(error, ENOENT, "there is no share with a tag as long as that");
-    return detach(owner, call, request, id, error);
+    return detach(owner, call, request, MACHINE_KIND_SHARE, id, error);
 }
 
 void vm_detaches_end(struct vm *vm)

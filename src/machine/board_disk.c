@@ -45,8 +45,8 @@ static void release_disk(void *owned)
 
 static int add_disk(struct machine *machine, const struct machine_disk *disk, unsigned instance, struct error *error)
 {
-    struct board_virtio_config config = {.id = disk->id, .instance = instance, .own_thread = true, .make = make_disk,
-                                         .config = disk, .release = release_disk};
+    struct board_virtio_config config = {.id = disk->id, .kind = MACHINE_KIND_DISK, .instance = instance, .own_thread = true,
+                                         .make = make_disk, .config = disk, .release = release_disk};
     return board_virtio_add(machine, &config, error);
 }
 

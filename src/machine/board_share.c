@@ -27,7 +27,8 @@ int machine_add_share(struct machine *machine, const struct machine_share *share
     pthread_mutex_lock(&machine->lock);
     unsigned instance = machine->shares_made++;
     pthread_mutex_unlock(&machine->lock);
-    struct board_virtio_config config = {.id = id, .instance = instance, .own_thread = true, .make = make, .config = share};
+    struct board_virtio_config config = {.id = id, .kind = MACHINE_KIND_SHARE, .instance = instance, .own_thread = true,
+                                         .make = make, .config = share};
     return board_virtio_add(machine, &config, error);
 }
 

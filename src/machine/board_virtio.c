@@ -30,6 +30,7 @@ struct board_virtio {
     struct board_virtio *next;
     struct machine *machine;
     char id[PLUG_ID];
+    enum machine_kind kind;
     struct virtio_device *virtio;
     struct device *device;
     struct virtio_device *(*make)(struct machine *machine, const struct virtio_env *env, const void *config, void **ret_owned,
@@ -177,7 +178,7 @@ static int plug(struct board_virtio *board, struct error *error)
     pthread_mutex_unlock(&machine->lock);
     if (running)
         virtio_resume(board->virtio);
-    struct plug_config config = {.id = board->id, .device = board->device, .function = virtio_pci_function(board->device),
+    struct plug_config config = {.id = board->id, .kind = board->kind, .device = board->device, .function = virtio_pci_function(board->device),
                                  .detach = detach, .released = released, .owner = board};
     int status = plug_add(machine, &config, error);
     if (status < 0) {
@@ -208,6 +209,7 @@ int board_virtio_add(struct machine *machine, const struct board_virtio_config *
         return error_set(error, ENOMEM, "no memory for device '%s'", config->id);
     board->machine = machine;
     snprintf(board->id, sizeof board->id, "%s", config->id);
+    board->kind = config->kind;
     board->make = config->make;
     board->release = config->release;
     board->own_io = config->own_thread ? io_thread_new(error) : NULL;

@@ -8,6 +8,7 @@
 /* A device to put on the board. */
 struct board_virtio_config {
     const char *id;    /* its name; see plug.h */
+    enum machine_kind kind;
     unsigned instance; /* tells devices of one kind apart in a saved state */
     bool own_thread;   /* served by a thread of its own, else by the one that slow devices share */
     /* Makes the device for env->loop; NULL and an error. The caller's thread. With own_thread the loop is not served yet; the shared

@@ -107,15 +107,19 @@ void machine_run(struct machine *machine, struct machine_result *ret_result);
 /* Makes machine_run return soon with MACHINE_END_STOPPED. Async-signal-safe: no. */
 void machine_stop(struct machine *machine);
 
+/* What a device that can be unplugged is to whoever plugged it. */
+enum machine_kind { MACHINE_KIND_OTHER, MACHINE_KIND_DISK, MACHINE_KIND_SHARE };
+
 struct machine_unplug {
+    enum machine_kind kind; /* what it must be; MACHINE_KIND_OTHER: anything */
     uint64_t timeout_ns; /* how long the guest may take */
     /* Called once when machine_unplug returned 0: 0; -EPERM (the guest refuses), -ETIMEDOUT or -ECANCELED (the machine
      * ended) with a sentence. On the thread in machine_run, or machine_destroy's; no lock is held. */
     void (*done)(void *owner, int status, const char *text);
     void *owner;
 };
-/* Asks the guest to let go of a device, by the name that it was plugged with. Returns 0, or -ENOENT or -EBUSY (asked for
- * already). The device stays in use until the guest agrees; after a time-out or refusal it may be asked again, and
+/* Asks the guest to let go of a device, by the name that it was plugged with. Returns 0, or -ENOENT, -EINVAL (it is of another
+ * kind) or -EBUSY (asked for already). The device stays in use until the guest agrees; after a time-out or refusal it may be asked again, and
  * still goes if the guest agrees late. Any thread. */
 int machine_unplug(struct machine *machine, const char *id, const struct machine_unplug *request, struct error *error);
 /* Plugs a share in, under the name MACHINE_SHARE_ID and its tag. Any thread. Returns 0 or a negative errno (-EEXIST: there is one of

@@ -24,6 +24,7 @@ struct plug {
     struct plug *next;
     struct machine *machine;
     char id[PLUG_ID];
+    enum machine_kind kind;
     struct device *device;
     struct pci_function *function;
     unsigned slot;
@@ -212,6 +213,7 @@ static struct plug *new_plug(struct machine *machine, const struct plug_config *
         return NULL;
     plug->machine = machine;
     snprintf(plug->id, sizeof plug->id, "%s", config->id);
+    plug->kind = config->kind;
     plug->device = config->device;
     plug->function = config->function;
     plug->detach = config->detach;
@@ -264,6 +266,12 @@ int plug_add(struct machine *machine, const struct plug_config *config, struct e
     return status;
 }
 
+static int wrong_kind(const struct plug *plug, enum machine_kind due, struct error *error)
+{
+    static const char *const names[] = {"device of the machine's own", "disk", "share"};
+    return error_set(error, EINVAL, "'%s' is no %s but a %s", plug->id, names[due], names[plug->kind]);
+}
+
 int machine_unplug(struct machine *machine, const char *id, const struct machine_unplug *request, struct error *error)
 {
     int status = 0;
@@ -271,6 +279,8 @@ int machine_unplug(struct machine *machine, const char *id, const struct machine
     struct plug *plug = find_id(machine, id);
     if (!plug) {
         status = error_set(error, ENOENT, "the machine has no device '%s' that could be removed", id);
+    } else if (request->kind != MACHINE_KIND_OTHER && request->kind != plug->kind) {
+        status = wrong_kind(plug, request->kind, error);
     } else if (plug->state == PLUG_ASKED) {
         status = error_set(error, EBUSY, "'%s' is being removed already", id);
     } else {

@@ -13,6 +13,7 @@
 
 struct plug_config {
     const char *id; /* not empty; copied */
+    enum machine_kind kind;
     struct device *device;
     struct pci_function *function; /* part of `device`; described, on no host */
     unsigned slot;                 /* 1-31, or 0 for the first free one */

@@ -58,8 +58,13 @@ refused "no device 'disk0'" "$veneer" disk detach "$name" disk0
 "$veneer" share attach "$name" share:tag:ro
 saw 'SHARE 7'
 refused tag "$veneer" share attach "$name" share:tag
+refused "'share-tag' is no disk but a share" "$veneer" disk detach "$name" share-tag
+refused "'rng' is no disk but a device of the machine's own" "$veneer" disk detach "$name" rng
 "$veneer" share detach "$name" tag
 refused 'no device' "$veneer" share detach "$name" tag
+[ "$("$veneer" disk attach "$name" disk,format=raw --id share-data)" = share-data ]
+refused "'share-data' is no share but a disk" "$veneer" share detach "$name" data
+"$veneer" disk detach "$name" share-data
 [ "$("$veneer" disk attach "$name" disk,format=raw --id data)" = data ] # what is left goes with the machine
 "$veneer" stop --force "$name"
 wait "$machine" || true
