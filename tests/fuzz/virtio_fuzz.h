@@ -1,12 +1,15 @@
 /* virtio_fuzz.h - drives a virtio device as a driver that may do anything, from the bytes of a fuzzer.
  *
  * The input is a list of operations: registers are read and written, rings are set up properly or memory anywhere near them is
- * overwritten, chains are added that are right or wrong, queues are notified, the device is reset, saved and loaded,
- * and its I/O thread (this one) gets its turn. Besides what sanitizers see: a reset ends, and a device loads what it saved. */
+ * overwritten, chains are added that are right or wrong, requests that the device understands are made by the
+ * target, queues are notified, the device is reset, saved and loaded, and its I/O thread (this one) gets its turn. Besides what
+ * sanitizers see: a reset ends, a device loads what it saved and goes on from there, and while nobody damaged the rings
+ * each chain is used once at most and no longer than it is. */
 #ifndef VENEER_TESTS_FUZZ_VIRTIO_FUZZ_H
 #define VENEER_TESTS_FUZZ_VIRTIO_FUZZ_H
 
 #include "base/log.h"
+#include "device/virtio/virtio_private.h"
 #include "device_fuzz.h"
 #include "support/virtio_driver.h"
 
@@ -14,17 +17,40 @@
 #define FUZZ_RING 0x10000u
 #define FUZZ_RING_STEP 0x10000u
 #define FUZZ_BUFFERS 0x80000u
+#define FUZZ_SIZE_MAX 32u /* of a queue; its indirect tables fit into the step */
+#define FUZZ_SLOT 0x2000u /* bytes of a request's buffer */
+#define FUZZ_SLOTS 32u
 #ifndef FUZZ_QUEUES /* at most 6; a target may want more than two */
 #define FUZZ_QUEUES 2u
 #endif
 
 struct virtio_fuzz {
     struct driver_board board;
+    struct virtio_device *virtio;
     struct driver_queue queue[FUZZ_QUEUES];
+    uint64_t room[FUZZ_QUEUES][FUZZ_SIZE_MAX]; /* writable bytes of the chain with that ID */
+    unsigned slot;
     bool set_up;
+    bool damaged; /* since the set-up: the rings may hold anything, and what is used in them is not looked at */
     void (*finish)(void *context); /* completes what the device holds; NULL: nothing to do */
+    /* Makes a request that the device may understand; choice: 0 to 25. NULL: chains at random take its place. */
+    void (*request)(struct virtio_fuzz *fuzz, struct fuzz_input *input, unsigned choice);
+    void (*used)(struct virtio_fuzz *fuzz, unsigned queue, unsigned id, uint32_t written); /* NULL: nobody looks */
     void *context;
 };
+
+/* Takes what the device used. */
+static inline void virtio_fuzz_take(struct virtio_fuzz *fuzz)
+{
+    unsigned id;
+    uint32_t written;
+    for (unsigned i = 0; i < FUZZ_QUEUES && fuzz->set_up && !fuzz->damaged; i++)
+        while (fuzz->queue[i].size && driver_take(&fuzz->queue[i], &id, &written)) {
+            FUZZ_ASSERT(written <= fuzz->room[i][id]);
+            if (fuzz->used)
+                fuzz->used(fuzz, i, id, written);
+        }
+}
 
 static inline void virtio_fuzz_serve(struct virtio_fuzz *fuzz)
 {
@@ -32,19 +58,33 @@ static inline void virtio_fuzz_serve(struct virtio_fuzz *fuzz)
     if (fuzz->finish)
         fuzz->finish(fuzz->context);
     driver_board_settle(&fuzz->board);
+    virtio_fuzz_take(fuzz);
 }
 
 static inline void virtio_fuzz_reset(struct virtio_fuzz *fuzz)
 {
     driver_reset(&fuzz->board, false);
+    fuzz->set_up = false;
     virtio_fuzz_serve(fuzz);
     FUZZ_ASSERT(driver_status(&fuzz->board) == 0);
-    fuzz->set_up = false;
+}
+
+/* Queue `index` with `size` entries or as many as the device allows, if it is there at all. */
+static inline void virtio_fuzz_queue(struct virtio_fuzz *fuzz, unsigned index, unsigned size)
+{
+    driver_write(&fuzz->board, fuzz->board.common + 0x16, 2, index);
+    unsigned most = (unsigned)driver_read(&fuzz->board, fuzz->board.common + 0x18, 2);
+    fuzz->queue[index].size = 0;
+    if (most == 0)
+        return;
+    driver_queue_init(&fuzz->queue[index], &fuzz->board.ram, FUZZ_RING + index * FUZZ_RING_STEP, index, size < most ? size : most,
+                      fuzz->board.features);
+    driver_queue_setup(&fuzz->board, &fuzz->queue[index]);
 }
 
 static inline void virtio_fuzz_setup(struct virtio_fuzz *fuzz, struct fuzz_input *input)
 {
-    unsigned choice = (unsigned)fuzz_take(input, 1), size = 1u << (choice >> 3 & 3);
+    unsigned choice = (unsigned)fuzz_take(input, 1), size = 1u << ((choice >> 3 & 3) + (choice >> 4 & 2));
     uint64_t features = driver_offered(&fuzz->board);
     virtio_fuzz_reset(fuzz);
     if (!(choice & 1))
@@ -53,44 +93,73 @@ static inline void virtio_fuzz_setup(struct virtio_fuzz *fuzz, struct fuzz_input
         features &= ~VIRTIO_BIT(VIRTIO_F_EVENT_IDX);
     if (!(choice & 4))
         features &= ~VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC);
+    if (choice & 0x40) /* none of the device's own */
+        features &= ~UINT64_C(0xffffff);
     driver_negotiate(&fuzz->board, features);
-    for (unsigned i = 0; i < FUZZ_QUEUES; i++) {
-        driver_queue_init(&fuzz->queue[i], &fuzz->board.ram, FUZZ_RING + i * FUZZ_RING_STEP, i, size, features);
-        driver_queue_setup(&fuzz->board, &fuzz->queue[i]);
-    }
+    for (unsigned i = 0; i < FUZZ_QUEUES; i++)
+        virtio_fuzz_queue(fuzz, i, size);
     driver_ok(&fuzz->board);
     fuzz->set_up = true;
+    fuzz->damaged = false;
+}
+
+enum { FUZZ_INDIRECT = 1, FUZZ_NOTIFY = 2 }; /* the second: even when the device does not ask for it */
+
+/* Makes a chain available; of a queue that is too short for it, a shorter one. Returns its ID, or -1. */
+static inline int virtio_fuzz_offer(struct virtio_fuzz *fuzz, unsigned index, const struct driver_piece *pieces, unsigned readable,
+                                    unsigned writable, unsigned how)
+{
+    struct driver_queue *queue = &fuzz->queue[index];
+    if (!fuzz->set_up || queue->size == 0)
+        return -1;
+    if (readable > queue->size)
+        readable = queue->size;
+    if (writable > queue->size - readable)
+        writable = queue->size - readable;
+    int id = driver_add(queue, pieces, readable, writable, how & FUZZ_INDIRECT);
+    if (id < 0)
+        return -1;
+    fuzz->room[index][id] = 0;
+    for (unsigned i = readable; i < readable + writable; i++)
+        fuzz->room[index][id] += pieces[i].length;
+    if (driver_publish(queue) || how & FUZZ_NOTIFY)
+        driver_notify(&fuzz->board, queue);
+    return id;
+}
+
+/* The next buffer of FUZZ_SLOT bytes for a request. */
+static inline uint64_t virtio_fuzz_slot(struct virtio_fuzz *fuzz, uint8_t **ret_bytes)
+{
+    uint64_t gpa = FUZZ_BUFFERS + (uint64_t)(fuzz->slot++ % FUZZ_SLOTS) * FUZZ_SLOT;
+    *ret_bytes = ram_host(&fuzz->board.ram, gpa, FUZZ_SLOT);
+    return gpa;
 }
 
 /* A chain of up to four pieces at buffers that the input names. */
-static inline void virtio_fuzz_add(struct virtio_fuzz *fuzz, struct fuzz_input *input)
+static inline void virtio_fuzz_add(struct virtio_fuzz *fuzz, struct fuzz_input *input, unsigned extra)
 {
     struct driver_piece pieces[4];
-    unsigned choice = (unsigned)fuzz_take(input, 1), readable = choice >> 1 & 3, writable = 4 - readable;
+    unsigned choice = (unsigned)fuzz_take(input, 1), readable = choice >> 1 & 3, writable = choice & 8 ? 1 : 4 - readable;
     for (unsigned i = 0; i < 4; i++) {
         uint64_t place = fuzz_take(input, 2);
         pieces[i] = (struct driver_piece){FUZZ_BUFFERS + 16 * (place & 0xfff) * (place >> 15 ? 16 : 1), 1u << (place >> 12 & 7)};
         if (choice & 0x80 && i > 0)
             pieces[i].length = 512;
     }
-    if (!fuzz->set_up)
-        return;
-    struct driver_queue *queue = &fuzz->queue[choice & 1];
-    if (queue->packed && queue->added)
-        return;
-    /* The ring may have been damaged, which this driver does not look at; its own notes stay right. */
-    if (driver_add(queue, pieces, readable, choice & 8 ? 1 : writable, choice & 16) >= 0 && (driver_publish(queue) || choice & 32))
-        driver_notify(&fuzz->board, queue);
+    virtio_fuzz_offer(fuzz, ((choice & 1) + 2 * extra) % FUZZ_QUEUES, pieces, readable, writable,
+                      (choice & 16 ? FUZZ_INDIRECT : 0) | (choice & 32 ? FUZZ_NOTIFY : 0));
 }
 
-static inline void virtio_fuzz_memory(struct virtio_fuzz *fuzz, struct fuzz_input *input)
+/* Overwrites a few bytes of a buffer, or of a ring: its descriptors and driver area, its device area, or its tables. */
+static inline void virtio_fuzz_memory(struct virtio_fuzz *fuzz, struct fuzz_input *input, unsigned extra)
 {
-    uint64_t place = fuzz_take(input, 2);
+    uint64_t place = fuzz_take(input, 2), ring = FUZZ_RING + ((place >> 15) + 2 * (extra / 2)) % FUZZ_QUEUES * FUZZ_RING_STEP;
     unsigned length = 1 + (unsigned)(place & 7);
-    uint64_t gpa = place & 8 ? FUZZ_BUFFERS + (place >> 4) * 16 : FUZZ_RING + (place >> 4 & 0x7ff) + (place >> 15) * FUZZ_RING_STEP;
-    if (!(place & 8) && place & 0x4000) /* the device area begins on a page of its own */
-        gpa = FUZZ_RING + (place >> 15) * FUZZ_RING_STEP + 4096 + (place >> 4 & 0xff);
+    uint64_t gpa = place & 8 ? FUZZ_BUFFERS + (place >> 4) * 16 : ring + (place >> 4 & 0x7ff);
+    if (!(place & 8) && place & 0x4000) /* the device area begins on a page of its own, and the tables on the next */
+        gpa = ring + (extra & 1 ? 8192 + (place >> 4 & 0x3ff) : 4096 + (place >> 4 & 0xff));
     uint64_t value = fuzz_take(input, length);
+    fuzz->damaged |= !(place & 8);
     memcpy(ram_host(&fuzz->board.ram, gpa, length), &value, length);
 }
 
@@ -108,35 +177,78 @@ static inline void virtio_fuzz_registers(struct virtio_fuzz *fuzz, struct fuzz_i
             driver_config_read(&fuzz->board, at, size);
     } else if (choice & 0x20) {
         driver_write(&fuzz->board, bar + offset, size, fuzz_take(input, size));
+        fuzz->damaged = true;
     } else {
         driver_read(&fuzz->board, bar + offset, size);
     }
 }
 
-/* Saved while nothing runs, damaged, loaded; what was saved loads again. */
+/* Stops the device as the machine does before it is saved; nothing is in flight then. */
+static inline void virtio_fuzz_pause(struct virtio_fuzz *fuzz)
+{
+    virtio_io_control(fuzz->virtio, VIRTIO_IO_PAUSE);
+    virtio_fuzz_serve(fuzz);
+    FUZZ_ASSERT(fuzz->virtio->io->quiet);
+}
+
+static inline void virtio_fuzz_resume(struct virtio_fuzz *fuzz)
+{
+    virtio_io_control(fuzz->virtio, VIRTIO_IO_RESUME);
+    driver_board_settle(&fuzz->board);
+    FUZZ_ASSERT(!fuzz->virtio->io->quiet);
+}
+
+/* Loads what was saved with some bytes changed, and lets the device do what it does then. */
+static inline void virtio_fuzz_load_damaged(struct virtio_fuzz *fuzz, struct fuzz_input *input, const uint8_t *bytes, size_t length,
+                                            unsigned changes)
+{
+    struct error error;
+    uint8_t *copy = malloc(length);
+    memcpy(copy, bytes, length);
+    for (; changes; changes--) {
+        size_t at = fuzz_take(input, 2);
+        /* The registers are behind the configuration space. */
+        copy[(at & 0x8000 ? at : length - 1 - at % (length < 2048 ? 512 : length)) % length] ^= (uint8_t)fuzz_take(input, 1);
+    }
+    fuzz_load(fuzz->board.device, copy, length, &error);
+    fuzz->damaged = true;
+    virtio_fuzz_serve(fuzz);
+    fuzz->board.device->ops->reset(fuzz->board.device);
+    virtio_fuzz_serve(fuzz);
+    free(copy);
+}
+
+/* Saved, in the middle of what it does or after a reset; damaged and loaded; and what was saved loads again. A device that
+ * was saved in the middle goes on from there. */
 static inline void virtio_fuzz_save(struct virtio_fuzz *fuzz, struct fuzz_input *input)
 {
     struct device *device = fuzz->board.device;
     struct error error;
-    virtio_fuzz_reset(fuzz);
+    unsigned choice = (unsigned)fuzz_take(input, 1);
+    bool live = choice & 8, was_set_up = fuzz->set_up;
+    if (!live)
+        virtio_fuzz_reset(fuzz);
+    virtio_fuzz_pause(fuzz);
     struct stream *stream = stream_new();
     device->ops->save(device, stream);
+    bool good = stream_status(stream, NULL) == 0;
+    FUZZ_ASSERT(good || live);
     size_t length;
     const uint8_t *bytes = stream_bytes(stream, &length);
-    uint8_t *copy = malloc(length);
-    memcpy(copy, bytes, length);
-    for (unsigned i = (unsigned)fuzz_take(input, 1) & 7; i; i--) {
-        uint64_t at = fuzz_take(input, 2);
-        /* The registers are behind the configuration space. */
-        copy[(at & 0x8000 ? at : length - 1 - at % 512) % length] ^= (uint8_t)fuzz_take(input, 1);
+    virtio_fuzz_resume(fuzz);
+    if (live) { /* as the bytes go to a machine that was just made */
+        device->ops->reset(device);
+        fuzz->set_up = false;
+        virtio_fuzz_serve(fuzz);
     }
-    fuzz_load(device, copy, length, &error);
-    virtio_fuzz_serve(fuzz);
-    device->ops->reset(device);
-    virtio_fuzz_serve(fuzz);
-    FUZZ_ASSERT(fuzz_load(device, bytes, length, &error) == 0);
+    if (choice & 7)
+        virtio_fuzz_load_damaged(fuzz, input, bytes, length, choice & 7);
+    if (good) {
+        FUZZ_ASSERT(fuzz_load(device, bytes, length, &error) == 0);
+        fuzz->set_up = live && was_set_up;
+        virtio_fuzz_serve(fuzz);
+    }
     driver_config_write(&fuzz->board, 4, 2, 6);
-    free(copy);
     stream_free(stream);
 }
 
@@ -145,10 +257,17 @@ static inline void virtio_fuzz_run(struct virtio_fuzz *fuzz, const uint8_t *data
 {
     struct fuzz_input input = {data, size};
     while (input.left) {
-        switch (fuzz_take(&input, 1) % 10) {
+        unsigned operation = (unsigned)fuzz_take(&input, 1), extra = operation / 10;
+        switch (operation % 10) {
         case 0: virtio_fuzz_setup(fuzz, &input); break;
-        case 1: case 2: virtio_fuzz_add(fuzz, &input); break;
-        case 3: case 4: virtio_fuzz_memory(fuzz, &input); break;
+        case 1: virtio_fuzz_add(fuzz, &input, extra); break;
+        case 2:
+            if (fuzz->request)
+                fuzz->request(fuzz, &input, extra);
+            else
+                virtio_fuzz_add(fuzz, &input, extra);
+            break;
+        case 3: case 4: virtio_fuzz_memory(fuzz, &input, extra); break;
         case 5: driver_write(&fuzz->board, fuzz->board.notify + 4 * fuzz_take(&input, 1), 2, 0); break;
         case 6: virtio_fuzz_serve(fuzz); break;
         case 7: virtio_fuzz_registers(fuzz, &input); break;
@@ -169,19 +288,11 @@ static inline void virtio_fuzz_begin(struct virtio_fuzz *fuzz)
     driver_board_init(&fuzz->board, FUZZ_MEMORY);
 }
 
-static inline void *virtio_fuzz_resume_thread(void *context)
-{
-    virtio_resume(context);
-    return NULL;
-}
-
 static inline void virtio_fuzz_add_device(struct virtio_fuzz *fuzz, struct virtio_device *virtio)
 {
-    pthread_t thread;
     driver_board_add(&fuzz->board, virtio);
-    FUZZ_ASSERT(pthread_create(&thread, NULL, virtio_fuzz_resume_thread, virtio) == 0);
-    while (pthread_tryjoin_np(thread, NULL) != 0)
-        driver_board_settle(&fuzz->board);
+    fuzz->virtio = virtio;
+    virtio_fuzz_resume(fuzz);
 }
 
 #endif
