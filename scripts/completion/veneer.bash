@@ -2,7 +2,7 @@
 _veneer() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
     if [ "$COMP_CWORD" = 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'run exec list stop image delete disk share engines --log-level --help --version' -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W 'run exec list stop memory image delete disk share engines --log-level --help --version' -- "$word")
         return
     fi
     case ${COMP_WORDS[1]}:$before in
@@ -26,13 +26,16 @@ _veneer() {
     image:*) mapfile -t COMPREPLY < <(compgen -W '--suite --packages --size --name --mirror --format --disk-format --help' -f -- "$word") ;;
     delete:*) mapfile -t COMPREPLY < <(compgen -W '--help' -- "$word") ;;
     list:--format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$word") ;;
-    exec:* | stop:*)
+    memory:--format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$word") ;;
+    memory:--balloon) COMPREPLY=() ;;
+    exec:* | stop:* | memory:*)
         if [ "${word:0:1}" != - ]; then
             mapfile -t COMPREPLY < <(compgen -W "$(veneer list 2>/dev/null | sed '1d; s/ .*//')" -- "$word")
             return
         fi ;;&
     exec:*) mapfile -t COMPREPLY < <(compgen -W '--interactive --terminal --env --cwd --user --wait --help' -- "$word") ;;
     list:*) mapfile -t COMPREPLY < <(compgen -W '--format --help' -- "$word") ;;
+    memory:*) mapfile -t COMPREPLY < <(compgen -W '--balloon --format --help' -- "$word") ;;
     stop:*) mapfile -t COMPREPLY < <(compgen -W '--force --timeout --help' -- "$word") ;;
     disk:disk) mapfile -t COMPREPLY < <(compgen -W 'create info resize attach detach convert' -- "$word") ;;
     disk:--disk-format | disk:--backing-format | disk:--to) mapfile -t COMPREPLY < <(compgen -W 'raw qcow2' -- "$word") ;;

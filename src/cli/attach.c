@@ -10,20 +10,8 @@
 #include "cli/disk.h"
 #include "cli/share.h"
 #include "host/control.h"
-#include "host/registry.h"
 
 #define PATIENCE_MS 20000 /* for the machine's own work */
-
-/* Takes the request over. ret_reply: may be NULL. */
-static int ask(const char *machine, struct json_object *request, int patience, struct json_object **ret_reply, struct error *error)
-{
-    char path[REGISTRY_PATH_MAX];
-    int r = registry_find(machine, "control.sock", path, error);
-    if (r == 0)
-        r = control_request(path, request, patience, ret_reply, error);
-    json_object_put(request);
-    return r;
-}
 
 static struct json_object *new_request(const char *verb)
 {
@@ -83,7 +71,7 @@ int attach_disk(const char *machine, const char *value, const char *id, struct e
     add_number(request, "queues", disk.queues);
     free(path);
     disk_free(&disk);
-    r = ask(machine, request, PATIENCE_MS, &reply, error);
+    r = control_ask(machine, request, PATIENCE_MS, &reply, error);
     if (r < 0)
         return r;
     if (json_object_object_get_ex(reply, "id", &name))
@@ -97,7 +85,7 @@ static int detach(const char *machine, const char *verb, const char *key, const 
     struct json_object *request = new_request(verb);
     add_text(request, key, value);
     json_object_object_add(request, "timeout", json_object_new_uint64(seconds));
-    return ask(machine, request, (int)seconds * 1000 + PATIENCE_MS, NULL, error);
+    return control_ask(machine, request, (int)seconds * 1000 + PATIENCE_MS, NULL, error);
 }
 
 int detach_disk(const char *machine, const char *id, unsigned seconds, struct error *error)
@@ -115,7 +103,7 @@ int resize_attached_disk(const char *machine, const char *id, uint64_t size, str
     struct json_object *request = new_request("disk-resize");
     add_text(request, "id", id);
     json_object_object_add(request, "size", json_object_new_uint64(size));
-    return ask(machine, request, PATIENCE_MS, NULL, error);
+    return control_ask(machine, request, PATIENCE_MS, NULL, error);
 }
 
 int attach_share(const char *machine, const char *value, struct error *error)
@@ -134,5 +122,5 @@ int attach_share(const char *machine, const char *value, struct error *error)
     add_text(request, "tag", config.share[0].tag);
     add_flag(request, "readonly", config.share[0].read_only);
     free(folder);
-    return ask(machine, request, PATIENCE_MS, NULL, error);
+    return control_ask(machine, request, PATIENCE_MS, NULL, error);
 }

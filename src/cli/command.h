@@ -18,6 +18,7 @@ extern const struct command command_delete;
 extern const struct command command_disk;
 extern const struct command command_exec;
 extern const struct command command_list;
+extern const struct command command_memory;
 extern const struct command command_share;
 extern const struct command command_stop;
 extern const struct command command_engines;

@@ -7,8 +7,9 @@
 #include "base/log.h"
 #include "cli/command.h"
 
-static const struct command *const commands[] = {&command_run, &command_exec, &command_list, &command_stop, &command_image, &command_delete, &command_disk, &command_share,
-                                                 &command_engines};
+static const struct command *const commands[] = {
+    &command_run, &command_exec, &command_list, &command_stop, &command_memory, &command_image, &command_delete, &command_disk,
+    &command_share, &command_engines};
 
 /* The level of messages by its name. Returns false, having said so, when there is none of that name. */
 static bool set_log_level(const char *name, const char *whence)

@@ -58,5 +58,8 @@ int control_flag(struct json_object *request, const char *key, bool *ret_value, 
  * error like any other, with the machine's sentence. *ret_reply is to be put with json_object_put; NULL: not wanted. */
 int control_request(const char *path, struct json_object *request, int timeout_ms, struct json_object **ret_reply,
                     struct error *error);
+/* The same of the machine of that name; -ENOENT when none runs. Takes `request` over. */
+int control_ask(const char *machine, struct json_object *request, int timeout_ms, struct json_object **ret_reply,
+                struct error *error);
 
 #endif

@@ -11,6 +11,7 @@
 
 #include "host/agent_protocol.h" /* struct agent_buffer */
 #include "host/control.h"
+#include "host/registry.h"
 
 #define REPLY_MAX (1u << 20)
 
@@ -113,5 +114,16 @@ int control_request(const char *path, struct json_object *request, int timeout_m
         *ret_reply = reply;
     else
         json_object_put(reply);
+    return r;
+}
+
+int control_ask(const char *machine, struct json_object *request, int timeout_ms, struct json_object **ret_reply,
+                struct error *error)
+{
+    char path[REGISTRY_PATH_MAX];
+    int r = registry_find(machine, "control.sock", path, error);
+    if (r == 0)
+        r = control_request(path, request, timeout_ms, ret_reply, error);
+    json_object_put(request);
     return r;
 }

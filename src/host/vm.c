@@ -13,6 +13,7 @@
 #include "engine/engine.h"
 #include "host/agent_protocol.h"
 #include "host/vm_devices.h"
+#include "host/vm_memory.h"
 #include "host/vm_private.h"
 
 static int serve_status(void *owner, struct control_call *call, struct json_object *request, struct json_object *reply,
@@ -73,6 +74,7 @@ static const struct control_verb verbs[] = {
     {"status", serve_status},
     {"stop", serve_stop},
     {"wait", serve_wait},
+    {"memory", vm_memory},
     {"disk-attach", vm_disk_attach},
     {"disk-resize", vm_disk_resize},
     {"disk-detach", vm_disk_detach},

@@ -8,6 +8,7 @@
 struct machine_memory {
     uint64_t size;     /* bytes of RAM that the guest has */
     uint64_t resident; /* bytes of host memory behind it now */
+    bool has_balloon;
     struct balloon_info balloon;
 };
 

@@ -89,7 +89,8 @@ static void tell_balloon(struct virtio_device *device, void *owned, void *contex
 void machine_memory(struct machine *machine, struct machine_memory *ret_memory)
 {
     *ret_memory = (struct machine_memory){.size = machine->ram.size, .resident = ram_resident(&machine->ram)};
-    board_virtio_call(machine, "balloon", make_balloon, tell_balloon, &ret_memory->balloon, NULL);
+    int r = board_virtio_call(machine, "balloon", make_balloon, tell_balloon, &ret_memory->balloon, NULL);
+    ret_memory->has_balloon = r == 0;
 }
 
 struct typed {

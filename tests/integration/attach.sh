@@ -1,5 +1,5 @@
 #!/bin/bash
-# attach.sh VENEER INIT: disks and shares given to a running machine, and taken back, by veneer's commands; INIT is the static
+# attach.sh VENEER INIT: disks, shares and memory given to a running machine, and taken back, by veneer's commands; INIT is the static
 # program of hotplug-init.c.
 set -eu
 veneer=$(realpath "$1")
@@ -65,6 +65,17 @@ refused 'no device' "$veneer" share detach "$name" tag
 [ "$("$veneer" disk attach "$name" disk,format=raw --id share-data)" = share-data ]
 refused "'share-data' is no share but a disk" "$veneer" share detach "$name" data
 "$veneer" disk detach "$name" share-data
+said() {
+    "$veneer" memory "$name" --format json | tr -d '\n ' | grep -q "$1" || { echo "memory does not say $1"; exit 1; }
+}
+said '"size":268435456,"resident":[1-9]'
+said '"target":0,"actual":0'
+"$veneer" memory "$name" --balloon 64M | grep -q '^balloon  *0.0M, to be 64.0M$' # there is no driver that would give it
+said '"target":67108864'
+refused 'the guest has' "$veneer" memory "$name" --balloon 300M
+refused 'not a size' "$veneer" memory "$name" --balloon much
+refused 'no machine' "$veneer" memory "$name-not"
+said '"target":67108864'
 [ "$("$veneer" disk attach "$name" disk,format=raw --id data)" = data ] # what is left goes with the machine
 "$veneer" stop --force "$name"
 wait "$machine" || true
