@@ -28,9 +28,8 @@ static void guest_says(struct context *context, struct fuzz_input *input)
         .fwd_cnt = odd == 11 ? (uint32_t)fuzz_take(input, 4) : 0};
     if (header.op == VSOCK_OP_RW)
         header.len = (uint32_t)fuzz_take(input, 1) << (odd & 0xF);
-    struct iovec iov[2] = {{context->bytes, header.len / 2}, {context->bytes + header.len / 2, header.len - header.len / 2}};
-    if (header.len > VSOCK_PACKET_MAX)
-        iov[0].iov_len = iov[1].iov_len = 0; /* as the device does */
+    uint32_t carried = header.len > VSOCK_PACKET_MAX ? 0 : header.len; /* as the device does */
+    struct iovec iov[2] = {{context->bytes, carried / 2}, {context->bytes + carried / 2, carried - carried / 2}};
     if (vsock_ready(context->core))
         vsock_guest_packet(context->core, &header, iov, 2);
 }
