@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <nettle/base16.h>
+#include <nettle/sha2.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +18,6 @@
 #include "host/bootfiles.h"
 #include "host/image_private.h"
 #include "host/rootfs.h"
-#include "host/sha256.h"
 
 #define COPY_BYTES (1u << 20)
 
@@ -32,22 +33,21 @@ void image_amount(const struct image_progress *progress, uint64_t bytes, uint64_
         progress->amount(progress->owner, bytes, total);
 }
 
-static void hash_zeroes(struct sha256 *sha, uint64_t length)
+static void hash_zeroes(struct sha256_ctx *sha, uint64_t length)
 {
     static const uint8_t zeroes[COPY_BYTES];
     for (; length; length -= length < COPY_BYTES ? length : COPY_BYTES)
-        sha256_add(sha, zeroes, length < COPY_BYTES ? (size_t)length : COPY_BYTES);
+        sha256_update(sha, length < COPY_BYTES ? (size_t)length : COPY_BYTES, zeroes);
 }
 
-/* The digest of the whole file; its holes are not read. */
-static int hash_file(int fd, uint64_t size, const struct image_progress *progress, char ret_digest[SHA256_TEXT],
-                     struct error *error)
+int image_digest(int fd, uint64_t size, const struct image_progress *progress, char ret_digest[IMAGE_DIGEST_TEXT],
+                 struct error *error)
 {
-    struct sha256 sha;
-    uint8_t *buffer = malloc(COPY_BYTES);
+    struct sha256_ctx sha;
+    uint8_t *buffer = malloc(COPY_BYTES), digest[SHA256_DIGEST_SIZE];
     if (!buffer)
         return error_set(error, ENOMEM, "no memory to read the image");
-    sha256_begin(&sha);
+    sha256_init(&sha);
     int r = 0;
     for (uint64_t at = 0; at < size && r == 0;) {
         off_t data = lseek(fd, (off_t)at, SEEK_DATA);
@@ -64,13 +64,15 @@ static int hash_file(int fd, uint64_t size, const struct image_progress *progres
                 r = error_set(error, n < 0 ? errno : EIO, "reading the image: %s", n < 0 ? strerror(errno) : "it ends early");
                 break;
             }
-            sha256_add(&sha, buffer, (size_t)n);
+            sha256_update(&sha, (size_t)n, buffer);
             at += (uint64_t)n;
             image_amount(progress, at, size);
         }
     }
     free(buffer);
-    sha256_end(&sha, ret_digest);
+    sha256_digest(&sha, sizeof digest, digest);
+    base16_encode_update(ret_digest, sizeof digest, digest);
+    ret_digest[IMAGE_DIGEST_TEXT - 1] = 0;
     return r;
 }
 
@@ -107,7 +109,7 @@ int image_finish(struct store *store, struct store_draft *draft, const char *nam
     if (r < 0)
         error_prefix(error, "the disk cannot be started");
     if (r == 0)
-        r = hash_file(draft->fd, image.size, progress, image.digest, error);
+        r = image_digest(draft->fd, image.size, progress, image.digest, error);
     if (r == 0)
         return store_draft_commit(store, draft, &image, error);
     store_draft_drop(draft);
