@@ -2,8 +2,11 @@
  * rings, with and without indirect tables and event indexes, small and large queues, and resets in the middle.
  *
  * Options on the command line: "split" or "packed" for that alone; way=N for one way alone; operations=N for each
- * way; resets=N; seed=N. The disk is overwritten. Devices of other types are only reset and negotiated with. */
+ * way; resets=N, under load; depth=N requests at once in each queue of a disk; seed=N; "ring3" to do it there, which
+ * user.c says why. The disk is overwritten. Devices of other types are only reset and negotiated with. */
 #include "blk.h"
+
+#define AFTER_RESET 64u /* verified operations after each reset */
 
 static unsigned operations, resets;
 static bool want_split, want_packed;
@@ -98,7 +101,7 @@ static void check_blk_answers(bool indirect)
     static u8 data[512] __attribute__((aligned(16)));
     struct queue *queue = &device.queue[0];
     u64 capacity = blk_capacity(&device);
-    check(capacity >= BLK_AREA, "disk is large enough", "%lu sectors", (unsigned long)capacity);
+    check(capacity >= BLK_AREA_MIN, "disk is large enough", "%lu sectors", (unsigned long)capacity);
     check_equal("last sector", blk_do(queue, BLK_IN, capacity - 1, data, 512, indirect), BLK_OK);
     check_equal("past the end", blk_do(queue, BLK_IN, capacity, data, 512, indirect), BLK_IOERR);
     check_equal("far past the end", blk_do(queue, BLK_IN, ~0ull >> 1, data, 512, indirect), BLK_IOERR);
@@ -124,6 +127,11 @@ static void check_resets(const struct way *way)
             check(false, way->name, "memory was written after reset %u", i);
             return;
         }
+        queues = set_up(way);
+        if (!blk_exercise(&device, queues, AFTER_RESET, way->indirect, way->name)) {
+            check(false, way->name, "after reset %u", i);
+            return;
+        }
     }
     unsigned queues = set_up(way);
     check(blk_exercise(&device, queues, operations / 4, way->indirect, way->name), way->name, "after %u resets", resets);
@@ -145,19 +153,14 @@ static void drive(const struct way *way)
     }
     check_blk_answers(way->indirect);
     check(blk_exercise(&device, queues, operations, way->indirect, way->name), "block", "%s", way->name);
+    print("%u operations, up to %u at once\n", operations, blk_most);
     check_interrupt(way);
     check_resets(way);
 }
 
-void kernel_main(void)
+static void drive_all(void)
 {
     unsigned found = 0;
-    operations = (unsigned)option("operations", 400);
-    resets = (unsigned)option("resets", 5);
-    want_packed = !option("split", 0);
-    want_split = !option("packed", 0);
-    random_state = option("seed", random_state);
-    apic_enable();
     while (virtio_find(&device, 0, found)) {
         found++;
         bool agreed = virtio_negotiate(&device, 0);
@@ -171,4 +174,19 @@ void kernel_main(void)
         check(virtio_reset(&device), "reset", "status %x", virtio_status(&device));
     }
     check(found > 0, "devices", "none was found");
+}
+
+void kernel_main(void)
+{
+    operations = (unsigned)option("operations", 400);
+    resets = (unsigned)option("resets", 5);
+    want_packed = !option("split", 0);
+    want_split = !option("packed", 0);
+    random_state = option("seed", random_state);
+    blk_depth = (unsigned)option("depth", blk_depth);
+    apic_enable();
+    if (option("ring3", 0))
+        in_ring3(drive_all);
+    else
+        drive_all();
 }

@@ -15,6 +15,9 @@ static u8 in_use[BLK_AREA];
 static struct blk_request requests[BLK_REQUESTS];
 static u8 *arena;
 static u32 next_generation = 1;
+static u64 area; /* sectors in use */
+static unsigned under_way[QUEUES_MAX], under_way_all;
+unsigned blk_depth = 16, blk_most;
 
 static void prepare(void)
 {
@@ -48,6 +51,9 @@ static bool sector_is(const u8 *data, u64 sector, u32 number)
 
 static bool all_bytes(const u8 *from, const u8 *end, u8 value)
 {
+    const u64 word = value * 0x0101010101010101ull;
+    for (; end - from >= 8 && *(const u64 *)from == word; from += 8)
+        ;
     while (from < end)
         if (*from++ != value)
             return false;
@@ -105,10 +111,19 @@ struct range {
     u32 sectors, flags;
 };
 
+static void look_at(const struct virtio *virtio)
+{
+    u64 capacity = blk_capacity(virtio);
+    area = capacity < BLK_AREA ? capacity : BLK_AREA;
+    if (area < BLK_AREA_MIN)
+        panic("the disk has only %lu sectors", (unsigned long)capacity);
+    prepare();
+}
+
 static bool reserve(struct blk_request *request)
 {
     request->sectors = 1 + (u32)(random64() % BLK_SECTORS);
-    request->place = random64() % (BLK_AREA - BLK_SECTORS);
+    request->place = random64() % (area - BLK_SECTORS);
     for (u32 i = 0; i < request->sectors; i++)
         if (in_use[request->place + i])
             return false;
@@ -132,7 +147,7 @@ static u32 pick_type(const struct virtio *virtio)
 static bool start(struct virtio *virtio, struct queue *queue, struct blk_request *request, bool indirect)
 {
     u32 type = pick_type(virtio), length = 0;
-    if (!reserve(request))
+    if (under_way[queue->index] >= blk_depth || !reserve(request))
         return false;
     u64 sector = request->place;
     memset(request->data - 4096, CANARY, SLOT_BYTES);
@@ -157,7 +172,12 @@ static bool start(struct virtio *virtio, struct queue *queue, struct blk_request
     /* As the specification wants it. */
     request->header.sector = type == BLK_IN || type == BLK_OUT ? sector : 0;
     bool started = submit(queue, request, request->data, length, type == BLK_IN, indirect);
-    if (!started) {
+    if (started) {
+        request->queue = (u8)queue->index;
+        under_way[queue->index]++;
+        if (++under_way_all > blk_most)
+            blk_most = under_way_all;
+    } else {
         memset(in_use + sector, 0, request->sectors);
         for (u32 i = 0; type != BLK_IN && type != BLK_FLUSH && i < request->sectors; i++)
             generation[sector + i] = UNKNOWN;
@@ -206,26 +226,29 @@ static bool finish_one(struct queue *queue, bool wait, unsigned *ret_done, const
     }
     memset(in_use + request->place, 0, request->sectors);
     request->busy = false;
+    under_way[request->queue]--;
+    under_way_all--;
     ++*ret_done;
     return verify(request, written, name);
 }
 
-static bool any_busy(const struct queue *queue)
+/* Now few at a time are made known to the device, while it works, then all that fit at once. */
+static bool time_to_kick(unsigned done)
 {
-    return queue->free_count < queue->size;
+    return random64() % ((done & 256) ? 4 * BLK_REQUESTS : 4) == 0;
 }
 
 bool blk_exercise(struct virtio *virtio, unsigned queues, unsigned operations, bool indirect, const char *name)
 {
     unsigned started = 0, done = 0;
-    prepare();
+    look_at(virtio);
     while (done < operations) {
         unsigned which = (unsigned)(random64() % queues), before = done;
         struct queue *queue = &virtio->queue[which];
         struct blk_request *request = idle_request();
         if (started < operations && request && start(virtio, queue, request, indirect)) {
             started++;
-            if (random64() % 4 == 0)
+            if (time_to_kick(done))
                 queue_kick(queue);
             continue;
         }
@@ -235,7 +258,7 @@ bool blk_exercise(struct virtio *virtio, unsigned queues, unsigned operations, b
                 return false;
         }
         for (unsigned i = 0; done == before && i < queues; i++)
-            if (any_busy(&virtio->queue[i]) && !finish_one(&virtio->queue[i], true, &done, name))
+            if (under_way[i] && !finish_one(&virtio->queue[i], true, &done, name))
                 return false;
     }
     return true;
@@ -243,7 +266,7 @@ bool blk_exercise(struct virtio *virtio, unsigned queues, unsigned operations, b
 
 void blk_flood(struct virtio *virtio, unsigned queues, bool indirect)
 {
-    prepare();
+    look_at(virtio);
     for (unsigned i = 0; i < queues; i++) {
         struct blk_request *request;
         for (unsigned tries = 0; tries < 2 * BLK_REQUESTS && (request = idle_request()); tries++)
@@ -267,6 +290,8 @@ void blk_abandon(void)
         request->busy = false;
         request->status = ABANDONED;
     }
+    memset(under_way, 0, sizeof under_way);
+    under_way_all = 0;
     memset(arena, ABANDONED, BLK_REQUESTS * SLOT_BYTES);
 }
 

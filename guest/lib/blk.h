@@ -14,18 +14,25 @@ enum { BLK_OK = 0, BLK_IOERR = 1, BLK_UNSUPPORTED = 2, BLK_PENDING = 0xee };
 #define F_BLK_WRITE_ZEROES (1ull << 14)
 #define F_BLK_ALL (F_BLK_RO | F_BLK_FLUSH | F_BLK_MQ | F_BLK_DISCARD | F_BLK_WRITE_ZEROES)
 
-#define BLK_REQUESTS 64u
-#define BLK_SECTORS 16u /* of one request, at most */
-#define BLK_AREA 2048u  /* sectors that are used, from the start of the disk */
+#define BLK_REQUESTS 128u
+#define BLK_SECTORS 16u   /* of one request, at most */
+#define BLK_AREA 8192u    /* sectors that are used, from the start of the disk; fewer when it has fewer */
+#define BLK_AREA_MIN 256u /* that a disk must have */
 
 struct blk_request {
     struct { u32 type, reserved; u64 sector; } header;
     u8 status;
     bool busy;
+    u8 queue;  /* its index */
     u64 place; /* its first sector; a flush holds some as well */
     u32 sectors;
     u8 *data; /* BLK_SECTORS sectors, a page of canaries before and after */
 };
+
+/* How many requests each queue has under way at once, at most; 16 unless set. */
+extern unsigned blk_depth;
+/* How many requests were under way at once, in all queues, at most. */
+extern unsigned blk_most;
 
 u64 blk_capacity(const struct virtio *virtio);
 /* One request, waited for; returns its status, or BLK_PENDING when it did not end. */

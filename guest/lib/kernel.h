@@ -83,6 +83,12 @@ static inline u8 inb(u16 port)
     __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
     return value;
 }
+static inline u16 inw(u16 port)
+{
+    u16 value;
+    __asm__ volatile("inw %1, %0" : "=a"(value) : "Nd"(port));
+    return value;
+}
 static inline u32 inl(u16 port)
 {
     u32 value;
@@ -232,6 +238,13 @@ void trap_init(void);
 #define IST_TRAP 1
 #define IST_DF 2
 #define IST_NMI 3
+
+/* ---- user.c ---- */
+
+/* Runs `work` in ring 3 to its end, with the first 4 GiB of memory and every port open to it, interrupts off (STI works). Once. */
+void in_ring3(void (*work)(void));
+/* Calls the function in ring 0, from either ring. */
+void privileged(void (*function)(void *context), void *context);
 
 /* ---- page.c ---- */
 

@@ -60,13 +60,24 @@ u64 *entry_of(u64 va, unsigned level)
     return walk(va, level, false);
 }
 
+struct mapping {
+    u64 va, pa, flags;
+};
+
+static void map_now(void *context)
+{
+    const struct mapping *mapping = context;
+    u64 *entry = walk(mapping->va, 1, true);
+    if (!entry)
+        panic("no table for %lx", (unsigned long)mapping->va);
+    *entry = mapping->pa | mapping->flags;
+    invlpg(mapping->va);
+}
+
 void map(u64 va, u64 pa, u64 flags)
 {
-    u64 *entry = walk(va, 1, true);
-    if (!entry)
-        panic("no table for %lx", (unsigned long)va);
-    *entry = pa | flags;
-    invlpg(va);
+    struct mapping mapping = { va, pa, flags };
+    privileged(map_now, &mapping);
 }
 
 void map_large(u64 va, u64 pa, u64 flags, unsigned level)

@@ -12,13 +12,7 @@ static u16 select(unsigned slot, unsigned offset)
 u32 pci_read(unsigned slot, unsigned offset, unsigned size)
 {
     u16 port = select(slot, offset);
-    u16 word;
-    if (size == 1)
-        return inb(port);
-    if (size == 4)
-        return inl(port);
-    __asm__ volatile("inw %1, %0" : "=a"(word) : "Nd"(port));
-    return word;
+    return size == 1 ? inb(port) : size == 2 ? inw(port) : inl(port);
 }
 
 void pci_write(unsigned slot, unsigned offset, unsigned size, u32 value)
@@ -62,6 +56,6 @@ volatile u8 *pci_map(unsigned slot, unsigned bar, u32 offset, u32 length)
     /* The first 4 GiB are mapped already. */
     for (u64 page = start & ~4095ull; page < start + length; page += 4096)
         if (page >> 32)
-            map(page, page, PTE_P | PTE_W | PTE_PCD);
+            map(page, page, PTE_P | PTE_W | PTE_U | PTE_PCD);
     return (volatile u8 *)start;
 }

@@ -1,13 +1,14 @@
 #!/bin/bash
 # virtio.sh ENGINE KERNEL VENEER [OPTION...]: runs a test kernel with virtio devices, on a scratch disk and a scratch folder; the
-# options go to its command line. ENGINE is one of veneer's, or "tcg": QEMU's devices, as a second judge.
+# options go to its command line. VENEER_QUEUES: of the disk; VENEER_SECONDS: until it is taken to hang; VENEER_RUN_OPTIONS: more options
+# of "veneer run". ENGINE is one of veneer's, or "tcg": QEMU's devices, as a second judge.
 engine=$1 kernel=$2 veneer=$3
 shift 3
 folder=$(mktemp -d /tmp/veneer-virtio-XXXXXX)
 trap 'rm -rf "$folder"' EXIT
 disk=$folder/disk
 mkdir "$folder/share"
-truncate -s 4M "$disk"
+truncate -s 8M "$disk"
 if [ "$engine" = tcg ]; then
     if ! command -v qemu-system-x86_64 >/dev/null; then
         echo "SKIP: qemu-system-x86_64 is not installed"
@@ -27,8 +28,8 @@ else
             exit 77
         fi
     fi
-    output=$(timeout -k 5 300 "$veneer" run --engine "$engine" --memory 256M --kernel "$kernel" --append "$*" --debug-exit 0xf4 \
-        --disk "$disk" --share "$folder/share:tag" --vsock "$folder/vsock" ${VENEER_RUN_OPTIONS-} </dev/null 2>&1)
+    output=$(timeout -k 5 "${VENEER_SECONDS:-300}" "$veneer" run --engine "$engine" --memory 256M --kernel "$kernel" --append "$*" --debug-exit 0xf4 \
+        --disk "$disk${VENEER_QUEUES:+,queues=$VENEER_QUEUES}" --share "$folder/share:tag" --vsock "$folder/vsock" ${VENEER_RUN_OPTIONS-} </dev/null 2>&1)
     status=$?
 fi
 printf '%s\n' "$output" | tr -d '\r'
