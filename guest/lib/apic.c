@@ -45,13 +45,23 @@ void apic_eoi(void)
     apic_write(APIC_EOI, 0);
 }
 
-void ioapic_route(unsigned pin, u8 vector)
+static void route(unsigned pin, u32 entry)
 {
     volatile u32 *select = mmio(IOAPIC_ADDRESS), *window = mmio(IOAPIC_ADDRESS + 0x10);
     *select = 0x11 + 2 * pin;
     *window = 0;
     *select = 0x10 + 2 * pin;
-    *window = vector ? vector : 0x10000u;
+    *window = entry;
+}
+
+void ioapic_route(unsigned pin, u8 vector)
+{
+    route(pin, vector ? vector : 0x10000u);
+}
+
+void ioapic_route_level(unsigned pin, u8 vector)
+{
+    route(pin, vector ? 0x8000u | vector : 0x10000u);
 }
 
 void pic_disable(void)

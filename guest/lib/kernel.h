@@ -293,8 +293,9 @@ void apic_enable(void);
 void apic_ipi(u32 apic_id, u32 command);
 void apic_self(u8 vector);
 void apic_eoi(void);
-/* IOAPIC: routes a pin to a vector on APIC ID 0, edge, active high; masked when vector is 0. */
+/* IOAPIC: routes a pin to a vector on APIC ID 0, edge or level, active high; masked when vector is 0. */
 void ioapic_route(unsigned pin, u8 vector);
+void ioapic_route_level(unsigned pin, u8 vector);
 /* Masks all lines of both 8259s, with vectors moved to 0x20 and 0x28. */
 void pic_disable(void);
 /* Busy wait by the TSC: iterations of a calibrated nothing would drift; this takes cycles. */

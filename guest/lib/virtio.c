@@ -101,21 +101,32 @@ static void map_msix(struct virtio *virtio)
     virtio->msix_table = (volatile u32 *)pci_map(virtio->slot, table & 7, table & ~7u, 4096);
 }
 
-bool virtio_find(struct virtio *virtio, unsigned type, unsigned n)
+/* The type of the virtio device in a slot, or 0. */
+static u16 type_at(unsigned slot)
+{
+    u32 id = pci_read(slot, 0, 4);
+    return (id & 0xffff) == VENDOR && id >> 16 > 0x1040 && id >> 16 <= 0x107f ? (u16)((id >> 16) - 0x1040) : 0;
+}
+
+bool virtio_at(struct virtio *virtio, unsigned slot)
 {
     memset(virtio, 0, sizeof *virtio);
+    virtio->slot = slot;
+    virtio->type = type_at(slot);
+    if (!virtio->type)
+        return false;
+    pci_write(slot, PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    map_structures(virtio);
+    map_msix(virtio);
+    return virtio->common && virtio->notify && virtio->isr;
+}
+
+bool virtio_find(struct virtio *virtio, unsigned type, unsigned n)
+{
     for (unsigned slot = 0; slot < PCI_SLOTS; slot++) {
-        u32 id = pci_read(slot, 0, 4);
-        if ((id & 0xffff) != VENDOR || id >> 16 < 0x1040 || id >> 16 > 0x107f || (type && id >> 16 != 0x1040 + type))
-            continue;
-        if (n-- > 0)
-            continue;
-        virtio->slot = slot;
-        virtio->type = (u16)((id >> 16) - 0x1040);
-        pci_write(slot, PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
-        map_structures(virtio);
-        map_msix(virtio);
-        return virtio->common && virtio->notify && virtio->isr;
+        u16 found = type_at(slot);
+        if (found && (!type || found == type) && n-- == 0)
+            return virtio_at(virtio, slot);
     }
     return false;
 }
@@ -166,16 +177,17 @@ bool virtio_negotiate(struct virtio *virtio, u64 wanted)
 
 static void place_rings(struct queue *queue)
 {
-    static u8 *memory[QUEUES_MAX];
-    if (!memory[queue->index]) {
-        memory[queue->index] = pages_new(RING_BYTES / 4096);
-        queue->indirect = pages_new(QUEUE_SIZE_MAX * INDIRECT_MAX * sizeof(struct desc) / 4096);
+    static struct {
+        u8 *rings;
+        volatile struct desc *indirect;
+    } memories[MEMORIES][QUEUES_MAX], *memory;
+    memory = &memories[queue->virtio->memory][queue->index];
+    if (!memory->rings) {
+        memory->rings = pages_new(RING_BYTES / 4096);
+        memory->indirect = pages_new(QUEUE_SIZE_MAX * INDIRECT_MAX * sizeof(struct desc) / 4096);
     }
-    static volatile struct desc *indirect[QUEUES_MAX];
-    if (queue->indirect)
-        indirect[queue->index] = queue->indirect;
-    queue->indirect = indirect[queue->index];
-    u8 *at = memory[queue->index];
+    queue->indirect = memory->indirect;
+    u8 *at = memory->rings;
     memset(at, 0, RING_BYTES);
     queue->desc = (volatile struct desc *)at;
     queue->ring = (volatile struct packed_desc *)at;

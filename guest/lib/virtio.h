@@ -51,6 +51,7 @@ enum { COMMON_DEVICE_FEATURE_SELECT = 0, COMMON_DEVICE_FEATURE = 4, COMMON_DRIVE
 #define NO_VECTOR 0xffffu
 #define QUEUE_SIZE_MAX 1024u
 #define QUEUES_MAX 8u
+#define MEMORIES 2u
 
 #define DESC_NEXT 1u
 #define DESC_WRITE 2u
@@ -111,6 +112,7 @@ struct virtio {
     volatile u32 *msix_table;
     u64 offered, features;
     unsigned queues; /* that the device has */
+    unsigned memory; /* which rings, 0 or 1: devices that are driven at the same time need their own */
     struct queue queue[QUEUES_MAX];
 };
 
@@ -128,6 +130,8 @@ u32 common_read(const struct virtio *virtio, unsigned offset, unsigned size);
 void common_write(const struct virtio *virtio, unsigned offset, unsigned size, u32 value);
 void common_write64(const struct virtio *virtio, unsigned offset, u64 value);
 
+/* Maps the registers of the device in a slot; false when there is no virtio device. */
+bool virtio_at(struct virtio *virtio, unsigned slot);
 /* Finds the n-th device of a type (0: of any) and maps its registers. */
 bool virtio_find(struct virtio *virtio, unsigned type, unsigned n);
 /* Resets and waits for it; false when the device does not come to an end. */

@@ -1,6 +1,6 @@
 #!/bin/bash
-# hotplug.sh HOTPLUG_TEST INIT ENGINE ROUNDS [cards|devices]: hot-plug in Debian's kernel; INIT is the static program of
-# hotplug-init.c. "devices" brings the modules of its virtio drivers.
+# hotplug.sh HOTPLUG_TEST INIT ENGINE ROUNDS [cards|devices|packed]: hot-plug in Debian's kernel; INIT is the static program of
+# hotplug-init.c. All but "cards" bring the modules of its virtio drivers.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 kernel=$("$here/../../scripts/kernel.sh")

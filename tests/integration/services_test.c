@@ -14,6 +14,7 @@
 #include "../check.h"
 #include "base/unix.h"
 #include "machine/balloon.h"
+#include "support/session.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define ECHO 1000u
@@ -22,68 +23,17 @@
 #define COMMAND 1003u
 #define MANY 50u
 
-static struct session {
-    struct machine *machine;
-    pthread_mutex_t lock;
-    pthread_cond_t news;
-    char line[512];
-    size_t used;
-    unsigned complaints;
-    bool ready, printed, ended;
-    enum machine_end end;
-} session = {.lock = PTHREAD_MUTEX_INITIALIZER, .news = PTHREAD_COND_INITIALIZER};
+static const char *const bad[] = {"BUG:", "WARNING:", "Oops", "Kernel panic", "module ", "virtio_balloon: Out of puff", NULL};
+static bool printed;
 
-static char folder[] = "/tmp/veneer-services-XXXXXX", path[64];
-
-static void take_line(const char *line)
+static void hear(const char *line)
 {
-    static const char *const bad[] = {"BUG:", "WARNING:", "Oops", "Kernel panic", "module ", "virtio_balloon: Out of puff"};
-    if (getenv("SERVICES_VERBOSE"))
-        fprintf(stderr, "guest: %s\n", line);
-    if (strcmp(line, "READY") == 0)
-        session.ready = true;
     if (strcmp(line, "from the terminal") == 0)
-        session.printed = true;
-    for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        if (strncmp(line, bad[i], strlen(bad[i])) == 0 || strstr(line, bad[i])) {
-            session.complaints++;
-            fprintf(stderr, "the guest: %s\n", line);
-        }
-    }
+        printed = true;
 }
 
-static void console_write(void *owner, const void *bytes, size_t length)
-{
-    (void)owner;
-    pthread_mutex_lock(&session.lock);
-    for (size_t i = 0; i < length; i++) {
-        char c = ((const char *)bytes)[i];
-        if (c != '\n' && c != '\r' && session.used < sizeof session.line - 1) {
-            session.line[session.used++] = c;
-        } else if (c == '\n') {
-            session.line[session.used] = '\0';
-            session.used = 0;
-            take_line(session.line);
-        }
-    }
-    pthread_cond_broadcast(&session.news);
-    pthread_mutex_unlock(&session.lock);
-}
-
-static void *run(void *context)
-{
-    struct machine_result result;
-    (void)context;
-    machine_run(session.machine, &result);
-    if (result.end != MACHINE_END_POWER_OFF && result.end != MACHINE_END_STOPPED)
-        fprintf(stderr, "the machine ended: %s\n", result.text);
-    pthread_mutex_lock(&session.lock);
-    session.ended = true;
-    session.end = result.end;
-    pthread_cond_broadcast(&session.news);
-    pthread_mutex_unlock(&session.lock);
-    return NULL;
-}
+static struct session session = SESSION_INIT(hear, bad);
+static char folder[] = "/tmp/veneer-services-XXXXXX", path[64];
 
 /* --- the host's end of sockets, which block */
 
@@ -342,22 +292,19 @@ static void test_console(const char *port)
     close(fd);
     machine_console_resize(session.machine, 97, 31);
     CHECK_STR(tell("print /dev/hvc0 from the terminal"), "18");
-    pthread_mutex_lock(&session.lock);
-    while (!session.printed && !session.ended)
-        pthread_cond_wait(&session.news, &session.lock);
-    pthread_mutex_unlock(&session.lock);
+    SESSION_AWAIT(&session, printed);
     while (strcmp(tell("size /dev/hvc0"), "97 31") != 0)
         usleep(10000);
 }
 
 /* The machine stops, is saved, and goes on as another one: the guest's drivers and programs notice nothing but that connections ended. */
-static void move(const struct machine_config *config, pthread_t *thread)
+static void move(struct machine_config *config)
 {
     struct error error = {.text = ""};
     hold(20 * MIB);
     int fd = dial(ECHO);
     machine_stop(session.machine);
-    pthread_join(*thread, NULL);
+    session_join(&session);
     CHECK_EQ(session.end, MACHINE_END_STOPPED);
     struct stream *saved = stream_new();
     CHECK_EQ(machine_save(session.machine, saved, &error), 0);
@@ -368,20 +315,19 @@ static void move(const struct machine_config *config, pthread_t *thread)
     size_t length;
     const void *bytes = stream_bytes(saved, &length);
     struct stream *stream = stream_open(bytes, length);
-    if (machine_create(config, &session.machine, &error) < 0 || machine_load(session.machine, stream, &error) < 0) {
-        fprintf(stderr, "%s\n", error.text);
+    if (session_create(&session, config) < 0)
         exit(1);
-    }
+    CHECK_EQ(machine_load(session.machine, stream, &error), 0);
+    CHECK_STR(error.text, "");
     stream_free(stream);
     stream_free(saved);
-    session.ended = session.printed = false;
-    CHECK_EQ(pthread_create(thread, NULL, run, NULL), 0);
+    printed = false;
+    session_start(&session);
     hold(4096); /* which checks what was stored before */
 }
 
 int main(int argc, char **argv)
 {
-    struct error error = {0};
     const struct engine_ops *engine = argc == 5 ? engine_find(argv[1]) : NULL;
     if (!engine) {
         fprintf(stderr, "usage: services_test ENGINE KERNEL INITRD RINGS\n");
@@ -396,17 +342,11 @@ int main(int argc, char **argv)
     struct machine_config config = {.kernel = argv[2], .initrd = argv[3], .append = "console=ttyS0 panic=-1 quiet", .vcpus = 2,
                                     .memory = 256 * MIB, .engine = engine, .debug_exit_port = -1, .vsock = path,
                                     .virtio_packed = strcmp(argv[4], "packed") == 0,
-                                    .console_write = console_write, .console_virtio = true, .port = &port, .ports = 1};
-    pthread_t thread;
-    if (machine_create(&config, &session.machine, &error) < 0) {
-        fprintf(stderr, "%s\n", error.text);
+                                    .console_virtio = true, .port = &port, .ports = 1};
+    if (session_create(&session, &config) < 0)
         return 1;
-    }
-    CHECK_EQ(pthread_create(&thread, NULL, run, NULL), 0);
-    pthread_mutex_lock(&session.lock);
-    while (!session.ready && !session.ended)
-        pthread_cond_wait(&session.news, &session.lock);
-    pthread_mutex_unlock(&session.lock);
+    session_start(&session);
+    SESSION_AWAIT(&session, session.ready);
     if (!session.ended) {
         test_console(port_path);
         test_from_guest();
@@ -417,20 +357,17 @@ int main(int argc, char **argv)
         test_target();
         if (!slow) /* what the guest does then is no matter of the engine */
             test_pressure();
-        move(&config, &thread);
+        move(&config);
         test_console(port_path);
         test_from_guest();
         AWAIT(memory().balloon.known >> BALLOON_FREE & 1);
         test_target();
         int fd = dial(COMMAND);
         dprintf(fd, "off\n");
-        pthread_mutex_lock(&session.lock);
-        while (!session.ended)
-            pthread_cond_wait(&session.news, &session.lock);
-        pthread_mutex_unlock(&session.lock);
+        SESSION_AWAIT(&session, session.ended);
         close(fd);
     }
-    pthread_join(thread, NULL);
+    session_join(&session);
     CHECK_EQ(session.end, MACHINE_END_POWER_OFF);
     CHECK_EQ(session.complaints, 0);
     machine_destroy(session.machine);
