@@ -52,6 +52,9 @@ struct block_request {
 struct block_limits {
     uint64_t size;                /* bytes, whole sectors */
     uint32_t sector_size;         /* a power of two, 512 to 4096: the unit of offset and length */
+    /* A power of two, at least sector_size: a write that is not whole multiples of it reads and writes back what is beside its
+     * bytes. So a blocking one shares no multiple with requests in flight. */
+    uint32_t physical_size;
     uint32_t optimal_size;        /* bytes: what best is a multiple of in offset and length */
     uint32_t max_iov;             /* buffers in one request */
     uint64_t max_transfer;        /* bytes in one read or write */

@@ -265,6 +265,7 @@ static void set_limits(struct qcow2 *q, const struct qcow2_header *header, const
     struct block_limits *limits = &q->block.limits;
     *limits = (struct block_limits){
         .sector_size = below->sector_size,
+        .physical_size = below->physical_size,
         .optimal_size = below->optimal_size,
         .max_iov = below->max_iov - 2, /* what is around the bytes of a first write */
         .max_transfer = 256u << 20,
@@ -275,6 +276,8 @@ static void set_limits(struct qcow2 *q, const struct qcow2_header *header, const
     };
     if (q->backing && q->backing->limits.sector_size > limits->sector_size)
         limits->sector_size = q->backing->limits.sector_size;
+    if (limits->physical_size < limits->sector_size)
+        limits->physical_size = limits->sector_size;
     limits->size = header->size & ~(uint64_t)(limits->sector_size - 1);
 }
 
@@ -293,9 +296,9 @@ static int open_image(struct qcow2 *q, const struct block_options *options, stru
     q->meta.page_size = q->cluster_size < 4096 ? (size_t)q->cluster_size : 4096;
     q->growable = q->file->limits.growable;
     q->fresh_from = q->growable ? (q->file->limits.size + q->cluster_size - 1) & ~(q->cluster_size - 1) : UINT64_MAX;
-    if (q->file->limits.sector_size > q->cluster_size)
-        return error_set(error, ENOTSUP, "%s: clusters of %llu bytes on a device with sectors of %u", options->path,
-                         (unsigned long long)q->cluster_size, q->file->limits.sector_size);
+    if (q->file->limits.physical_size > q->cluster_size)
+        return error_set(error, ENOTSUP, "%s: clusters of %llu bytes, where what is written at once has %u", options->path,
+                         (unsigned long long)q->cluster_size, q->file->limits.physical_size);
     status = read_top(q, &q->l1, header.l1_offset, header.l1_size);
     if (status == 0)
         status = read_top(q, &q->reftable, header.reftable_offset, header.reftable_clusters * (q->cluster_size / 8));

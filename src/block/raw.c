@@ -29,6 +29,8 @@ static struct raw *raw_of(struct block *block)
     return (struct raw *)((char *)block - offsetof(struct raw, block));
 }
 
+static void raw_kick(struct block *block);
+
 struct raw_job {
     struct pool_job job;
     struct raw *raw;
@@ -46,8 +48,25 @@ static void job_done(struct pool_job *pool_job)
 {
     struct raw_job *job = (struct raw_job *)pool_job;
     struct block_request *request = job->request;
+    struct raw *raw = job->raw;
     int status = job->status;
     free(job);
+    raw_trim(raw, request);
+    raw_end(raw, request, status);
+}
+
+static bool may_start(const struct raw *raw, const struct block_request *request)
+{
+    return !raw->lone && (!raw->under_way || !raw_is_lone(raw, request));
+}
+
+/* What waited for this, or for being alone, goes on first: until then this one is in flight, so that nobody closes the volume. */
+void raw_end(struct raw *raw, struct block_request *request, int status)
+{
+    raw->under_way--;
+    raw->lone = false; /* it was this one, if any */
+    if (raw->first && may_start(raw, raw->first))
+        raw_kick(&raw->block);
     block_complete(request, status);
 }
 
@@ -56,7 +75,7 @@ void raw_do_later(struct raw *raw, struct block_request *request)
     struct raw_job *job = malloc(sizeof *job);
     if (!job || (!raw->pool && pool_new(raw->loop, POOL_THREADS, &raw->pool, NULL) < 0)) {
         free(job);
-        block_complete(request, -ENOMEM);
+        raw_end(raw, request, -ENOMEM);
         return;
     }
     *job = (struct raw_job){.job = {.work = job_work, .done = job_done}, .raw = raw, .request = request};
@@ -66,23 +85,27 @@ void raw_do_later(struct raw *raw, struct block_request *request)
 static void start(struct raw *raw, struct block_request *request)
 {
     bool cached = !raw->direct;
+    raw->under_way++;
+    raw->lone = raw_is_lone(raw, request);
     if (!raw->loop) {
-        block_complete(request, raw_do(raw, request));
+        int status = raw_do(raw, request);
+        raw_trim(raw, request);
+        raw_end(raw, request, status);
         return;
     }
     if (request->op == BLOCK_READ && cached && !raw_tuning.no_nowait) {
         request->done = raw_read_cached(raw, request);
         if (request->done == request->length) {
-            block_complete(request, 0);
+            raw_end(raw, request, 0);
             return;
         }
     }
     if (request->op == BLOCK_WRITE && cached && !(request->flags & BLOCK_FUA) && request->length <= raw_tuning.inline_max) {
-        block_complete(request, raw_do(raw, request));
+        raw_end(raw, request, raw_do(raw, request));
         return;
     }
     bool ring = request->op == BLOCK_READ || request->op == BLOCK_WRITE || request->op == BLOCK_FLUSH;
-    if (ring && raw->has_ring && !raw_needs_bounce(raw, request))
+    if (ring && raw->has_ring && !(request->op != BLOCK_FLUSH && raw_needs_bounce(raw, request)))
         raw_ring_start(raw, request);
     else
         raw_do_later(raw, request);
@@ -104,7 +127,7 @@ static void raw_kick(struct block *block)
         return;
     raw->kicking = true;
     do {
-        while (raw->first) {
+        while (raw->first && may_start(raw, raw->first)) {
             struct block_request *request = raw->first;
             raw->first = request->next;
             if (!raw->first)
@@ -113,7 +136,7 @@ static void raw_kick(struct block *block)
         }
         if (raw->has_ring)
             raw_ring_kick(raw);
-    } while (raw->first);
+    } while (raw->first && may_start(raw, raw->first));
     raw->kicking = false;
 }
 
@@ -121,7 +144,9 @@ static int raw_transfer(struct block *block, enum block_op op, unsigned flags, u
 {
     struct iovec iov = {bytes, length};
     struct block_request request = {.op = op, .flags = flags, .offset = offset, .length = length, .iov = &iov, .iov_count = 1};
-    return raw_do(raw_of(block), &request);
+    int status = raw_do(raw_of(block), &request);
+    raw_trim(raw_of(block), &request);
+    return status;
 }
 
 static int raw_extent(struct block *block, uint64_t offset, uint64_t length, struct block_extent *ret_extent)
@@ -146,11 +171,25 @@ static int raw_extent(struct block *block, uint64_t offset, uint64_t length, str
     return 0;
 }
 
+/* A device is as large as it is: what it was made elsewhere can be taken notice of. */
+static int device_resized(struct raw *raw, uint64_t size, struct error *error)
+{
+    uint64_t now = 0;
+    if (ioctl(raw->fd, BLKGETSIZE64, &now) < 0)
+        return error_set(error, errno, "reading the device's size: %s", strerror(errno));
+    now -= now % raw->block.limits.sector_size;
+    if (now != size)
+        return error_set(error, ENOTSUP, "a block device cannot be resized from here, and this one has %llu bytes",
+                         (unsigned long long)now);
+    raw->block.limits.size = size;
+    return 0;
+}
+
 static int raw_resize(struct block *block, uint64_t size, struct error *error)
 {
     struct raw *raw = raw_of(block);
     if (raw->device)
-        return error_set(error, ENOTSUP, "a block device cannot be resized from here");
+        return device_resized(raw, size, error);
     if (size > INT64_MAX || ftruncate(raw->fd, (off_t)size) < 0) {
         int code = size > INT64_MAX ? EFBIG : errno;
         return error_set(error, code, "setting the size to %llu bytes: %s", (unsigned long long)size, strerror(code));
@@ -190,6 +229,15 @@ static int lock_file(const struct raw *raw, const struct block_options *options,
                      options->readonly ? ", which writes it" : "");
 }
 
+/* The kernel opens such a device for writing and refuses each write. */
+static int check_writable(const struct raw *raw, const char *path, struct error *error)
+{
+    int constant = 0;
+    if (raw->device && ioctl(raw->fd, BLKROGET, &constant) == 0 && constant)
+        return error_set(error, EROFS, "%s is a device that cannot be written to; it can be a disk with the option 'ro'", path);
+    return 0;
+}
+
 static int read_limits(struct raw *raw, const char *path, struct error *error)
 {
     struct stat st;
@@ -213,6 +261,7 @@ static int read_limits(struct raw *raw, const char *path, struct error *error)
     raw->block.limits = (struct block_limits){
         .size = (size + sector - 1) / sector * sector,
         .sector_size = sector,
+        .physical_size = sector,
         .optimal_size = 4096,
         .max_iov = IOV_MAX,
         .max_transfer = 1u << 30,
@@ -221,6 +270,22 @@ static int read_limits(struct raw *raw, const char *path, struct error *error)
         .can_discard = true,
     };
     return 0;
+}
+
+/* Nobody writes to a device that the host has mounted or made something of (O_EXCL). */
+static int open_file(struct raw *raw, const struct block_options *options, bool device, struct error *error)
+{
+    bool readonly = options->readonly;
+    int mode = O_CLOEXEC | O_NONBLOCK | (readonly ? O_RDONLY : O_RDWR) | (options->direct ? O_DIRECT : 0);
+    raw->fd = open(options->path, mode | (device && !readonly ? O_EXCL : 0));
+    if (raw->fd >= 0)
+        return 0;
+    const char *why = strerror(errno);
+    if (errno == EINVAL && options->direct)
+        why = "its file system has no direct I/O";
+    else if (errno == EBUSY && device)
+        why = "the host uses the device, as a file system or part of something";
+    return error_set(error, errno, "opening %s%s: %s", options->path, readonly ? "" : " for writing", why);
 }
 
 int raw_open(const struct block_options *options, struct loop *loop, struct block **ret_block, struct error *error)
@@ -233,19 +298,22 @@ int raw_open(const struct block_options *options, struct loop *loop, struct bloc
     raw->loop = loop;
     raw->direct = options->direct;
     struct stat st; /* looked at first, since merely opening some devices does something */
-    if (stat(options->path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+    if (stat(options->path, &st) < 0)
+        st.st_mode = S_IFREG; /* the opening says why */
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
         raw->fd = -1;
         raw_close(&raw->block);
         return error_set(error, EINVAL, "%s is neither a file nor a block device", options->path);
     }
-    int mode = O_CLOEXEC | O_NONBLOCK | (options->readonly ? O_RDONLY : O_RDWR) | (options->direct ? O_DIRECT : 0);
-    raw->fd = open(options->path, mode);
-    int status = raw->fd < 0 ? error_set(error, errno, "opening %s%s: %s", options->path,
-                                         options->readonly ? "" : " for writing", strerror(errno)) : 0;
+    int status = open_file(raw, options, S_ISBLK(st.st_mode), error);
     if (status == 0)
         status = read_limits(raw, options->path, error);
+    if (status == 0 && !options->readonly)
+        status = check_writable(raw, options->path, error);
     if (status == 0)
         status = lock_file(raw, options, error);
+    if (status == 0)
+        status = raw_direct_open(raw, options->path, error);
     if (status < 0) {
         raw_close(&raw->block);
         return status;

@@ -1,20 +1,18 @@
 /* raw_io.c - blocking operations on the file: each does all of a request, however the kernel cuts it. */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
+#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "block/raw_private.h"
 
-#define PART 16 /* buffers per system call once a request has been cut */
-
-/* Fills `part` with up to PART buffers of the request's bytes from `skip` on. Returns their count. */
-static unsigned take_iov(const struct block_request *request, uint64_t skip, struct iovec part[PART])
+unsigned raw_take_iov(const struct block_request *request, uint64_t skip, struct iovec part[RAW_PART])
 {
     unsigned count = 0;
-    for (unsigned i = 0; i < request->iov_count && count < PART; i++) {
+    for (unsigned i = 0; i < request->iov_count && count < RAW_PART; i++) {
         struct iovec iov = request->iov[i];
         if (skip >= iov.iov_len) {
             skip -= iov.iov_len;
@@ -29,9 +27,9 @@ static unsigned take_iov(const struct block_request *request, uint64_t skip, str
 /* The end of the file within the volume (its last sector may be half a one) reads as zeroes. */
 static void clear_rest(const struct block_request *request, uint64_t done)
 {
-    struct iovec part[PART];
+    struct iovec part[RAW_PART];
     while (done < request->length) {
-        unsigned count = take_iov(request, done, part);
+        unsigned count = raw_take_iov(request, done, part);
         for (unsigned i = 0; i < count; i++) {
             memset(part[i].iov_base, 0, part[i].iov_len);
             done += part[i].iov_len;
@@ -39,29 +37,30 @@ static void clear_rest(const struct block_request *request, uint64_t done)
     }
 }
 
-static int read_all(struct raw *raw, const struct block_request *request)
+int raw_read(struct raw *raw, const struct block_request *request)
 {
     for (uint64_t done = request->done; done < request->length;) {
-        struct iovec part[PART];
-        unsigned count = take_iov(request, done, part);
+        struct iovec part[RAW_PART];
+        unsigned count = raw_take_iov(request, done, part);
         ssize_t n = preadv(raw->fd, part, (int)count, (off_t)(request->offset + done));
         if (n < 0 && errno != EINTR)
             return -errno;
-        if (n == 0) {
+        done += n > 0 ? (uint64_t)n : 0;
+        /* O_DIRECT reads no part of a sector but at the file's end, and none from there. */
+        if (n == 0 || (n > 0 && raw->direct && n % 512)) {
             clear_rest(request, done);
             return 0;
         }
-        done += n > 0 ? (uint64_t)n : 0;
     }
     return 0;
 }
 
-static int write_all(struct raw *raw, const struct block_request *request)
+int raw_write(struct raw *raw, const struct block_request *request)
 {
     int flags = request->flags & BLOCK_FUA ? RWF_DSYNC : 0;
     for (uint64_t done = request->done; done < request->length;) {
-        struct iovec part[PART];
-        unsigned count = take_iov(request, done, part);
+        struct iovec part[RAW_PART];
+        unsigned count = raw_take_iov(request, done, part);
         ssize_t n = pwritev2(raw->fd, part, (int)count, (off_t)(request->offset + done), flags);
         if (n < 0 && errno != EINTR)
             return -errno;
@@ -72,47 +71,12 @@ static int write_all(struct raw *raw, const struct block_request *request)
     return 0;
 }
 
-/* O_DIRECT wants aligned memory; a request whose buffers are not goes through one that is. */
-static int bounce(struct raw *raw, struct block_request request)
-{
-    void *memory = NULL;
-    if (posix_memalign(&memory, 4096, request.length))
-        return -ENOMEM;
-    struct iovec whole = {memory, request.length}, part[PART];
-    uint64_t done = 0;
-    bool write = request.op == BLOCK_WRITE;
-    struct block_request copy = request;
-    copy.iov = &whole;
-    copy.iov_count = 1;
-    copy.done = 0;
-    int status = write ? 0 : read_all(raw, &copy);
-    while (status == 0 && done < request.length) {
-        unsigned count = take_iov(&request, done, part);
-        for (unsigned i = 0; i < count; i++) {
-            char *at = (char *)memory + done;
-            memcpy(write ? at : part[i].iov_base, write ? part[i].iov_base : at, part[i].iov_len);
-            done += part[i].iov_len;
-        }
-    }
-    if (status == 0 && write)
-        status = write_all(raw, &copy);
-    free(memory);
-    return status;
-}
-
-static bool aligned(const struct raw *raw, const struct block_request *request)
-{
-    uintptr_t bits = 0;
-    for (unsigned i = 0; i < request->iov_count; i++)
-        bits |= (uintptr_t)request->iov[i].iov_base | request->iov[i].iov_len;
-    return !(bits & (raw->block.limits.sector_size - 1));
-}
-
 static bool unsupported(int code)
 {
     return code == EOPNOTSUPP || code == ENOSYS || code == ENODEV || code == ENOTTY;
 }
 
+/* For what the file system or the device cannot do by itself. */
 static int write_zero_bytes(struct raw *raw, uint64_t offset, uint64_t length)
 {
     size_t size = length < (1u << 20) ? (size_t)length : 1u << 20;
@@ -124,7 +88,7 @@ static int write_zero_bytes(struct raw *raw, uint64_t offset, uint64_t length)
     while (status == 0 && length) {
         struct iovec iov = {zeroes, length < size ? (size_t)length : size};
         struct block_request part = {.op = BLOCK_WRITE, .offset = offset, .length = iov.iov_len, .iov = &iov, .iov_count = 1};
-        status = write_all(raw, &part);
+        status = raw_do(raw, &part);
         offset += part.length;
         length -= part.length;
     }
@@ -169,19 +133,32 @@ static int write_zeroes(struct raw *raw, const struct block_request *request)
     return status;
 }
 
+/* A hint: where it is not taken, nothing is lost. Devices are told so in their own words, since they need not read as zeroes
+ * afterwards, which punching a hole promises. */
+static int discard(struct raw *raw, uint64_t offset, uint64_t length)
+{
+    uint64_t range[2] = {offset, length};
+    int status = 0;
+    if (!raw->device)
+        status = punch(raw, offset, length);
+    else if (!raw->no_discard && ioctl(raw->fd, BLKDISCARD, range) < 0)
+        status = unsupported(errno) ? -EOPNOTSUPP : -errno;
+    if (status == -EOPNOTSUPP)
+        raw->no_discard = true;
+    return status == -EOPNOTSUPP ? 0 : status;
+}
+
 int raw_do(struct raw *raw, const struct block_request *request)
 {
     switch (request->op) {
     case BLOCK_READ:
-        return raw->direct && !aligned(raw, request) ? bounce(raw, *request) : read_all(raw, request);
+        return raw_needs_bounce(raw, request) ? raw_bounce(raw, request) : raw_read(raw, request);
     case BLOCK_WRITE:
-        return raw->direct && !aligned(raw, request) ? bounce(raw, *request) : write_all(raw, request);
+        return raw_needs_bounce(raw, request) ? raw_bounce(raw, request) : raw_write(raw, request);
     case BLOCK_FLUSH:
         return fdatasync(raw->fd) < 0 ? -errno : 0;
-    case BLOCK_DISCARD: {
-        int status = punch(raw, request->offset, request->length);
-        return status == -EOPNOTSUPP ? 0 : status; /* a discard is a hint */
-    }
+    case BLOCK_DISCARD:
+        return discard(raw, request->offset, request->length);
     case BLOCK_WRITE_ZEROES:
         return write_zeroes(raw, request);
     }
@@ -192,9 +169,4 @@ uint64_t raw_read_cached(struct raw *raw, const struct block_request *request)
 {
     ssize_t n = preadv2(raw->fd, request->iov, (int)request->iov_count, (off_t)request->offset, RWF_NOWAIT);
     return n > 0 ? (uint64_t)n : 0;
-}
-
-bool raw_needs_bounce(const struct raw *raw, const struct block_request *request)
-{
-    return raw->direct && !aligned(raw, request);
 }

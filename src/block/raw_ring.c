@@ -32,7 +32,7 @@ static void reap(struct raw *raw)
             bool again = results[i] >= 0 || results[i] == -EINTR || results[i] == -EAGAIN ||
                          results[i] == -EOPNOTSUPP || results[i] == -EINVAL;
             if (whole || !again)
-                block_complete(request, whole ? 0 : results[i]);
+                raw_end(raw, request, whole ? 0 : results[i]);
             else
                 raw_do_later(raw, request);
         }
@@ -92,6 +92,7 @@ void raw_ring_close(struct raw *raw)
         return;
     loop_remove_poller(raw->loop, &raw->poller);
     loop_remove(raw->ring_source);
+    io_uring_unregister_files(&raw->ring); /* the file is let go of now; the ring is taken apart later */
     io_uring_queue_exit(&raw->ring);
 }
 

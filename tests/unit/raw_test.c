@@ -99,6 +99,74 @@ static void refusals(struct block *block, struct loop *loop)
     CHECK_EQ(block->in_flight, 0);
 }
 
+/* Writes of single sectors, all in one kick, eight to what O_DIRECT may write at once, beside and among larger ones: each must
+ * leave its neighbours alone. */
+static void neighbours(struct block *block, struct loop *loop)
+{
+    enum { COUNT = 400 };
+    static struct volume_request requests[COUNT];
+    unsigned left;
+    uint64_t at = 512;
+    for (unsigned i = 0; i < COUNT; i++) {
+        static const uint64_t lengths[] = {512, 512, 1024, 512, 4096, 7168, 512, 20480};
+        uint64_t length = lengths[i % 8];
+        bool zeroes = i % 16 == 9;
+        volume_pattern(model + at, length, i + 1000);
+        volume_fill(&requests[i], loop, &left, zeroes ? BLOCK_WRITE_ZEROES : BLOCK_WRITE, 0, at, zeroes ? NULL : model + at, length);
+        if (zeroes)
+            memset(model + at, 0, length);
+        at += length;
+    }
+    CHECK(at < SIZE);
+    volume_run(block, loop, requests, COUNT);
+    for (unsigned i = 0; i < COUNT; i++)
+        CHECK(requests[i].completed == 1 && requests[i].status == 0);
+    check_same(block, loop);
+    for (unsigned i = 0; i < COUNT; i++)
+        volume_fill(&requests[i], loop, &left, BLOCK_READ, 0, i * 512 + 512, other + i * 512 + 512, 512);
+    volume_run(block, loop, requests, COUNT);
+    CHECK(memcmp(other + 512, model + 512, COUNT * 512) == 0);
+}
+
+/* O_DIRECT that takes only 4096 bytes at once, in a file that ends within as many: it stays as large as it is. */
+static void in_large_units(bool looped)
+{
+    enum { ODD = 5632 };
+    char path[64];
+    struct stat st;
+    struct loop *loop = NULL;
+    struct block *block = NULL;
+    struct error error = {""};
+    raw_tuning = (struct raw_tuning){.direct_unit = 4096};
+    volume_file(path, ODD);
+    struct block_options options = {.path = path, .format = "raw", .direct = true};
+    if (looped)
+        CHECK_EQ(loop_new(&loop, NULL), 0);
+    if (block_open(&options, loop, &block, &error) == 0) {
+        CHECK_EQ(block->limits.sector_size, 512);
+        CHECK_EQ(block->limits.physical_size, 4096);
+        volume_pattern(model, ODD, 3);
+        CHECK_EQ(volume_do(block, loop, BLOCK_WRITE, 0, 0, model, 4096), 0);
+        CHECK_EQ(volume_do(block, loop, BLOCK_WRITE, BLOCK_FUA, 4096, model + 4096, 1024), 0);
+        CHECK_EQ(volume_do(block, loop, BLOCK_WRITE, 0, ODD - 512, model + ODD - 512, 512), 0);
+        CHECK(stat(path, &st) == 0 && st.st_size == ODD);
+        CHECK_EQ(volume_do(block, loop, BLOCK_READ, 0, 0, buffer, ODD), 0);
+        CHECK(memcmp(buffer, model, ODD) == 0);
+        CHECK_EQ(volume_do(block, loop, BLOCK_READ, 0, ODD - 512, buffer, 512), 0);
+        CHECK(memcmp(buffer, model + ODD - 512, 512) == 0);
+        CHECK_EQ(block_resize(block, ODD + 1024, &error), 0);
+        CHECK_EQ(block_transfer(block, BLOCK_WRITE, 0, ODD, model, 1024), 0);
+        CHECK(stat(path, &st) == 0 && st.st_size == ODD + 1024);
+        CHECK_EQ(block_transfer(block, BLOCK_READ, 0, 0, buffer, ODD + 1024), 0);
+        CHECK(memcmp(buffer, model, ODD) == 0 && memcmp(buffer + ODD, model, 1024) == 0);
+        block_close(block);
+    } else {
+        CHECK(strstr(error.text, "direct") != NULL);
+    }
+    loop_free(loop);
+    unlink(path);
+}
+
 static void each_way(const struct raw_tuning *tuning, bool direct, bool looped)
 {
     char path[64];
@@ -119,6 +187,7 @@ static void each_way(const struct raw_tuning *tuning, bool direct, bool looped)
     } else {
         operations(block, loop);
         batch(block, loop);
+        neighbours(block, loop);
         refusals(block, loop);
         CHECK_EQ(block_open(&options, loop, &second, &error), -EBUSY);
         CHECK(strstr(error.text, path) != NULL);
@@ -178,6 +247,12 @@ int main(void)
         each_way(&ways[i], false, true);
     each_way(&ways[0], true, true);
     each_way(&ways[3], true, true);
+    static const struct raw_tuning large[] = {{.direct_unit = 4096}, {.direct_unit = 4096, .no_ring = true}, {.direct_unit = 1024}};
+    for (size_t i = 0; i < sizeof large / sizeof large[0]; i++)
+        each_way(&large[i], true, true);
+    each_way(&large[0], true, false);
+    in_large_units(true);
+    in_large_units(false);
     each_way(&ways[0], false, false);
     sizes_and_locks();
     CHECK_DONE();

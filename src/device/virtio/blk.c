@@ -331,12 +331,13 @@ static const struct virtio_ops ops = {.name = "virtio-blk", .id = 2, .class_code
 static void describe(const struct block_limits *limits, unsigned queues, struct blk_config *ret_config)
 {
     uint32_t alignment = (uint32_t)(limits->discard_granularity / SECTOR), optimal = limits->optimal_size / limits->sector_size;
-    uint32_t segments = QUEUE_SIZE - 2;
+    uint32_t segments = QUEUE_SIZE - 2, sector = limits->sector_size;
+    unsigned physical = limits->physical_size > sector ? (unsigned)__builtin_ctz(limits->physical_size / sector) : 0;
     if (limits->max_iov && limits->max_iov < segments)
         segments = limits->max_iov;
     *ret_config = (struct blk_config){
-        .capacity = limits->size / SECTOR, .seg_max = segments, .blk_size = limits->sector_size, .min_io_size = 1,
-        .opt_io_size = optimal > 1 ? optimal : 0, .num_queues = (uint16_t)queues, .max_discard_sectors = RANGE_SECTORS_MAX,
+        .capacity = limits->size / SECTOR, .seg_max = segments, .blk_size = sector,
+        .physical_block_exp = (uint8_t)physical, .min_io_size = (uint16_t)(1u << physical), .opt_io_size = optimal > 1 ? optimal : 0, .num_queues = (uint16_t)queues, .max_discard_sectors = RANGE_SECTORS_MAX,
         .max_discard_seg = RANGES, .discard_sector_alignment = alignment ? alignment : 1,
         .max_write_zeroes_sectors = RANGE_SECTORS_MAX, .max_write_zeroes_seg = RANGES,
         .write_zeroes_may_unmap = limits->can_discard};
