@@ -124,7 +124,7 @@ def main():
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = pathlib.Path(name)
         initrd = initramfs(folder, rows, options.seconds)
-        boot = {'kernel': kernel, 'initrd': initrd, 'append': 'console=ttyS0 quiet panic=-1'}
+        boot = {'kernel': kernel, 'initrd': initrd, 'append': 'console=ttyS0 quiet panic=-1 no_timer_check'}
         path = make_disk(folder, 'veneer.img', options)
         commands = {f'veneer {rings}': veneer_command(path, rings, options, boot) for rings in options.rings.split(',')}
         if not options.no_tcg:
