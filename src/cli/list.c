@@ -22,6 +22,20 @@ struct list {
 
 static const struct option_spec options[] = {CLI_FORMAT_OPTION, {NULL, NULL, NULL, NULL}};
 
+/* What only the process of a machine knows; null where none runs or answers. */
+static const char *const told[] = {"pid", "engine", "cpus", "memory", "started", "agent"};
+
+/* status: the machine's reply, or NULL. */
+static void add_told(struct json_object *machine, struct json_object *status)
+{
+    for (size_t i = 0; i < sizeof told / sizeof told[0]; i++) {
+        struct json_object *value = NULL;
+        if (status)
+            json_object_object_get_ex(status, told[i], &value);
+        json_object_object_add(machine, told[i], json_object_get(value));
+    }
+}
+
 /* One machine's status, or what is known of one that does not answer. */
 static int visit(void *owner, const char *name)
 {
@@ -40,14 +54,7 @@ static int visit(void *owner, const char *name)
     struct json_object *machine = json_object_new_object();
     json_object_object_add(machine, "name", json_object_new_string(name));
     json_object_object_add(machine, "state", json_object_new_string(r == 0 ? "running" : "silent"));
-    if (r == 0) {
-        static const char *const told[] = {"pid", "engine", "cpus", "memory", "started", "agent"};
-        for (size_t i = 0; i < sizeof told / sizeof told[0]; i++) {
-            struct json_object *value;
-            if (json_object_object_get_ex(status, told[i], &value))
-                json_object_object_add(machine, told[i], json_object_get(value));
-        }
-    }
+    add_told(machine, status);
     json_object_put(status);
     json_object_array_add(list->machines, machine);
     return 0;
@@ -69,6 +76,7 @@ static int visit_instance(void *owner, const struct store_instance *instance)
         machine = json_object_new_object();
         json_object_object_add(machine, "name", json_object_new_string(instance->name));
         json_object_object_add(machine, "state", json_object_new_string("stopped"));
+        add_told(machine, NULL);
         json_object_array_add(list->machines, machine);
     }
     json_object_object_add(machine, "image", json_object_new_string(instance->image));
@@ -87,31 +95,44 @@ static int add_instances(struct list *list, struct error *error)
     return r;
 }
 
+/* Null, and what is missing, is told by a dash. */
 static const char *text(struct json_object *machine, const char *key)
 {
     struct json_object *value;
-    return json_object_object_get_ex(machine, key, &value) && json_object_get_string(value)[0] ? json_object_get_string(value) : "-";
+    json_object_object_get_ex(machine, key, &value);
+    return value && json_object_get_string(value)[0] ? json_object_get_string(value) : "-";
 }
 
-static uint64_t number(struct json_object *machine, const char *key)
+/* A number and its unit; width includes the unit. */
+static void print_number(bool known, uint64_t number, char unit, int width)
 {
-    struct json_object *value;
-    return json_object_object_get_ex(machine, key, &value) ? json_object_get_uint64(value) : 0;
+    if (known)
+        printf(" %*" PRIu64 "%c", width - 1, number, unit);
+    else
+        printf(" %*s", width, "-");
+}
+
+static void print_machine(struct json_object *machine)
+{
+    struct json_object *memory, *started, *agent;
+    int64_t now = time(NULL);
+    json_object_object_get_ex(machine, "memory", &memory);
+    json_object_object_get_ex(machine, "started", &started);
+    json_object_object_get_ex(machine, "agent", &agent);
+    int64_t since = json_object_get_int64(started);
+    bool stopped = strcmp(text(machine, "state"), "stopped") == 0;
+    printf("%-20s %-8s %8s %-10s %4s", text(machine, "name"), text(machine, "state"), text(machine, "pid"), text(machine, "engine"),
+           text(machine, "cpus"));
+    print_number(memory, json_object_get_uint64(memory) >> 20, 'M', 8);
+    print_number(started, now > since ? (uint64_t)(now - since) : 0, 's', 10);
+    printf(" %-12s %s\n", text(machine, "image"), stopped ? "no" : json_object_get_boolean(agent) ? "yes" : "not yet");
 }
 
 static void print(struct json_object *machines)
 {
     printf("%-20s %-8s %8s %-10s %4s %8s %10s %-12s %s\n", "NAME", "STATE", "PID", "ENGINE", "CPUS", "MEMORY", "UP", "IMAGE", "COMMANDS");
-    for (size_t i = 0; i < json_object_array_length(machines); i++) {
-        struct json_object *machine = json_object_array_get_idx(machines, i), *agent = NULL;
-        uint64_t started = number(machine, "started"), now = (uint64_t)time(NULL);
-        bool stopped = strcmp(text(machine, "state"), "stopped") == 0;
-        json_object_object_get_ex(machine, "agent", &agent);
-        printf("%-20s %-8s %8s %-10s %4s %7" PRIu64 "M %9" PRIu64 "s %-12s %s\n", text(machine, "name"), text(machine, "state"),
-               text(machine, "pid"), text(machine, "engine"), text(machine, "cpus"), number(machine, "memory") >> 20,
-               started && now > started ? now - started : 0, text(machine, "image"),
-               stopped ? "no" : json_object_get_boolean(agent) ? "yes" : "not yet");
-    }
+    for (size_t i = 0; i < json_object_array_length(machines); i++)
+        print_machine(json_object_array_get_idx(machines, i));
 }
 
 static int list_run(int argc, char **argv)

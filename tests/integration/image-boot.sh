@@ -54,7 +54,10 @@ boot '^tiny: start 0, cmdline root=PARTUUID=[0-9a-f-]* console=ttyS0 quiet from-
 boot '^tiny: start 1, cmdline root=PARTUUID=[0-9a-f-]* console=ttyS0 quiet written-by-the-guest more' --name kept --append more
 boot '^tiny: start 0, .*from-the-image'
 [ "$(ls "$dir/store/instances")" = kept ] || { echo "a temporary instance is left: $(ls "$dir/store/instances")"; exit 1; }
-[ "$("$veneer" list | awk 'NR > 1 {print $1, $2, $8}')" = 'kept stopped tiny' ] || { echo "veneer list: $("$veneer" list)"; exit 1; }
+[ "$("$veneer" list | awk 'NR > 1 {$1 = $1; print}')" = 'kept stopped - - - - - tiny no' ] || { echo "veneer list: $("$veneer" list)"; exit 1; }
+for key in pid engine cpus memory started agent; do
+    "$veneer" list --format json | grep -q "\"$key\": *null" || { echo "$key of a stopped machine is not null: $("$veneer" list --format json)"; exit 1; }
+done
 if "$veneer" image delete tiny 2>"$dir/err" || ! grep -q 'used by kept' "$dir/err"; then
     echo "an image in use was deleted: $(cat "$dir/err")"
     exit 1
