@@ -78,9 +78,21 @@ same "$(sleepers)" 0 "the command of a killed client"
 
 pid=$("$veneer" list | awk '$1 == "one" {print $3}')
 in_agent='ls /proc/$(pidof veneer-agent)/fd | wc -l'
-held() { # descriptors of the machine's process and of the agent, processes in the guest
+held() { # descriptors of the machine's process and of the agent; processes in the guest but the kernel's own, which come and go
     ls "/proc/$pid/fd" | wc -l
-    in_guest sh -c "$in_agent; ls -d /proc/[0-9]* | wc -l"
+    in_guest sh -c "$in_agent; cat /proc/[0-9]*/status 2>/dev/null | grep '^PPid' | grep -vwc 2"
+}
+# settled [DUE]: what is held once that is DUE, or else the same three times: what ended last is still on its way out.
+settled() {
+    local now= last=${1:-} due=$((${#1} ? 1 : 2)) same=0
+    for ((tries = 0; tries < 60 && same < due; tries++)); do
+        [ $tries = 0 ] || sleep 0.5
+        now=$(held)
+        same=$((same + 1))
+        [ "$now" = "$last" ] || same=0
+        last=${1:-$now}
+    done
+    echo "$now"
 }
 resident() { awk '/^RssAnon/ {print $2}' "/proc/$pid/status"; }
 together() {
@@ -96,7 +108,7 @@ together() {
 }
 jobs=
 together warm
-before=$(held)
+before=$(settled "")
 memory=$(resident)
 for ((n = 0; n < rounds; n++)); do
     out=$(in_guest sh -c "echo $n; exit $((n % 256))")
@@ -105,11 +117,7 @@ done
 for n in 1 2 3; do together $n; done
 checks=$((checks + rounds + 3 * parallel))
 [ ! -e "$folder/wrong" ] || fail "wrong: $(cat "$folder/wrong")"
-for _ in 1 2 3 4 5 6 7 8 9 10; do # what ended last is still on its way out
-    after=$(held)
-    [ "$after" = "$before" ] && break
-    sleep 0.5
-done
+after=$(settled "$before")
 same "$after" "$before" "descriptors and processes held"
 grown=$(($(resident) - memory))
 echo "exec: $rounds commands in a row and 3 times $parallel at once; memory of the machine's process grew by $grown KiB"
