@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/descriptors.h"
 #include "base/log.h"
 #include "cli/background.h"
 #include "cli/command.h"
@@ -341,6 +342,7 @@ static int run_machine(struct run_config *config, struct vm *vm, struct console 
     config->machine.console_write = console_write;
     config->machine.console_ready = console_ready;
     config->machine.console_owner = console;
+    descriptors_raise();
     int r = machine_create(&config->machine, &session.machine, &error);
     if (r == 0)
         r = vm_serve(vm, session.machine, &config->machine, &error);

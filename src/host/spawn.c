@@ -11,6 +11,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/descriptors.h"
+
 /* mke2fs and its like lie where a user's PATH does not look. */
 static void set_path(void)
 {
@@ -26,6 +28,7 @@ static void run_child(char *const argv[], int out, int err, int report, pid_t pa
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    descriptors_restore();
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     int null = open("/dev/null", O_RDONLY);
     if (getppid() == parent && null >= 0 && dup2(null, 0) >= 0 && dup2(out, 1) >= 0 && dup2(err, 2) >= 0) {

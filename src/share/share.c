@@ -11,12 +11,12 @@
 #include <sys/statfs.h>
 #include <unistd.h>
 
+#include "base/descriptors.h"
 #include "share/private.h"
 
 #define INODES_DEFAULT (1u << 20)
 #define DESCRIPTORS_KEPT 512u /* of the process's limit, for all else that it does */
 #define DESCRIPTORS_MIN 64u
-#define DESCRIPTORS_MAX (1u << 20)
 
 /* The protocol: 7.31 is what the first guests with virtio-fs speak; what is sent here is as of 7.36. */
 #define MINOR_OLDEST 31
@@ -78,16 +78,6 @@ static bool closes_silently(int fd)
     return false;
 }
 
-/* As many as root, or this user, may have. */
-static void raise_limit(void)
-{
-    struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur == files.rlim_max)
-        return;
-    files.rlim_cur = files.rlim_max < DESCRIPTORS_MAX ? files.rlim_max : DESCRIPTORS_MAX;
-    setrlimit(RLIMIT_NOFILE, &files);
-}
-
 /* Opens the folder and what the server needs of the host. */
 static int open_parts(struct share *share, const struct share_config *config, struct error *error)
 {
@@ -124,7 +114,7 @@ int share_open(const struct share_config *config, struct share **ret_share, stru
     share->descriptors_max = config->descriptors ? config->descriptors : DESCRIPTORS_MAX;
     share->proc = -1;
     pthread_mutex_init(&share->lock, NULL);
-    raise_limit();
+    descriptors_raise();
     int r = open_parts(share, config, error);
     if (r < 0) {
         share_close(share);

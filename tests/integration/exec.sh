@@ -43,7 +43,7 @@ grep -q 'console: .*Kernel panic' "$folder/err" || fail "the console of a guest 
 append=
 
 # A machine that stays.
-same "$(run --detach --name one)" one "run --detach"
+same "$(ulimit -Sn 256 && run --detach --name one)" one "run --detach"
 same "$(run --detach --name one 2>&1)" "veneer: error: a machine 'one' runs already" "a second one of that name"
 same "$(in_guest echo first)" first "the first command"
 same "$("$veneer" list | awk 'NR == 2 {print $1, $2, $4, $NF}')" "one running $engine yes" "list"
@@ -77,6 +77,8 @@ until_sleepers 0
 same "$(sleepers)" 0 "the command of a killed client"
 
 pid=$("$veneer" list | awk '$1 == "one" {print $3}')
+# It may have as many descriptors as the hard limit allows, whatever the soft one was.
+same "$(awk '/^Max open files/ {print $4 == ($5 < 1048576 ? $5 : 1048576)}' "/proc/$pid/limits")" 1 "the machine's limit of descriptors"
 in_agent='ls /proc/$(pidof veneer-agent)/fd | wc -l'
 held() { # descriptors of the machine's process and of the agent; processes in the guest but the kernel's own, which come and go
     ls "/proc/$pid/fd" | wc -l

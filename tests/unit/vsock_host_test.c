@@ -6,11 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/descriptors.h"
 #include "base/unix.h"
 #include "check.h"
 
@@ -305,6 +307,41 @@ static void test_bulk(void)
     vsock_core_reset(core);
 }
 
+/* As many connections as the hard limit allows, not the soft one that a login shell gave. */
+static void test_many(void)
+{
+    enum { MANY = 400, SOFT = 256 }; /* two descriptors each, for both ends are here */
+    static int client[MANY];
+    struct rlimit limit, now;
+    struct vsock_header header;
+    unsigned requests = 0;
+    CHECK_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    CHECK(limit.rlim_max >= 1024);
+    limit.rlim_cur = SOFT;
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    descriptors_raise();
+    descriptors_raise(); /* does not forget what the first found */
+    for (unsigned i = 0; i < MANY; i++) {
+        client[i] = dial();
+        tell(client[i], "CONNECT 7\n");
+        serve();
+        while (next(&header)) {
+            requests += header.op == VSOCK_OP_REQUEST;
+            say(header.src_port, 7, VSOCK_OP_RESPONSE, 0, 0);
+        }
+    }
+    CHECK_EQ(requests, MANY);
+    CHECK_EQ(vsock_connections(core), MANY);
+    for (unsigned i = 0; i < MANY; i++)
+        close(client[i]);
+    serve();
+    vsock_core_reset(core);
+    descriptors_restore();
+    CHECK_EQ(getrlimit(RLIMIT_NOFILE, &now), 0);
+    CHECK_EQ(now.rlim_cur, SOFT);
+    CHECK_EQ(now.rlim_max, limit.rlim_max);
+}
+
 static void test_paths(void)
 {
     struct error error;
@@ -358,6 +395,7 @@ int main(void)
     test_refused_by_guest();
     test_guest_connects();
     test_bulk();
+    test_many();
     test_paths();
     vsock_core_reset(core);
     vsock_host_stop(host);
