@@ -172,32 +172,40 @@ bool virtio_negotiate(struct virtio *virtio, u64 wanted)
     return virtio_status(virtio) & STATUS_FEATURES_OK;
 }
 
-/* Memory for rings is taken once for each queue, at its largest, with room before and after. */
-#define RING_BYTES (64u * 1024)
-
-static void place_rings(struct queue *queue)
+/* Memory for rings and indirect tables is taken once for each queue's number, at its largest. */
+static u8 *ring_memory(const struct virtio *virtio, unsigned index)
 {
-    static struct {
-        u8 *rings;
-        volatile struct desc *indirect;
-    } memories[MEMORIES][QUEUES_MAX], *memory;
-    memory = &memories[queue->virtio->memory][queue->index];
-    if (!memory->rings) {
-        memory->rings = pages_new(RING_BYTES / 4096);
-        memory->indirect = pages_new(QUEUE_SIZE_MAX * INDIRECT_MAX * sizeof(struct desc) / 4096);
-    }
-    queue->indirect = memory->indirect;
-    u8 *at = memory->rings;
-    memset(at, 0, RING_BYTES);
-    queue->desc = (volatile struct desc *)at;
-    queue->ring = (volatile struct packed_desc *)at;
-    queue->avail = (volatile struct avail *)(at + 0x4000);
-    queue->driver_event = (volatile struct event *)(at + 0x4000);
-    queue->used = (volatile struct used *)(at + 0x8000);
-    queue->device_event = (volatile struct event *)(at + 0x8000);
+    static u8 *memories[MEMORIES][QUEUES_MAX];
+    u8 **memory = &memories[virtio->memory][index];
+    if (!*memory)
+        *memory = pages_new(RING_BYTES / 4096);
+    return *memory;
 }
 
-bool virtio_queue(struct virtio *virtio, unsigned index, unsigned size)
+static volatile struct desc *indirect_memory(const struct virtio *virtio, unsigned index)
+{
+    static volatile struct desc *memories[MEMORIES][QUEUES_MAX];
+    volatile struct desc **memory = &memories[virtio->memory][index];
+    if (!*memory)
+        *memory = pages_new(QUEUE_SIZE_MAX * INDIRECT_MAX * sizeof(struct desc) / 4096);
+    return *memory;
+}
+
+static void place_rings(struct queue *queue, u8 *at)
+{
+    memset(at + RING_DESCRIPTORS, 0, queue->size * sizeof(struct desc));
+    memset(at + RING_DRIVER, 0, 6 + 2 * queue->size);
+    memset(at + RING_DEVICE, 0, 6 + 8 * queue->size);
+    queue->desc = (volatile struct desc *)(at + RING_DESCRIPTORS);
+    queue->ring = (volatile struct packed_desc *)(at + RING_DESCRIPTORS);
+    queue->avail = (volatile struct avail *)(at + RING_DRIVER);
+    queue->driver_event = (volatile struct event *)(at + RING_DRIVER);
+    queue->used = (volatile struct used *)(at + RING_DEVICE);
+    queue->device_event = (volatile struct event *)(at + RING_DEVICE);
+    queue->indirect = indirect_memory(queue->virtio, queue->index);
+}
+
+bool virtio_queue_at(struct virtio *virtio, unsigned index, unsigned size, u8 *memory)
 {
     if (index >= QUEUES_MAX || index >= virtio->queues)
         return false;
@@ -212,7 +220,7 @@ bool virtio_queue(struct virtio *virtio, unsigned index, unsigned size)
         queue->size = QUEUE_SIZE_MAX;
     if (!queue->size)
         return false;
-    place_rings(queue);
+    place_rings(queue, memory);
     queue->wrap = queue->seen_wrap = true;
     for (unsigned i = 0; i < queue->size; i++)
         queue->next_free[i] = (u16)(i + 1);
@@ -226,6 +234,11 @@ bool virtio_queue(struct virtio *virtio, unsigned index, unsigned size)
     queue->on = common_read(virtio, COMMON_QUEUE_ENABLE, 2) == 1;
     queue_want_interrupt(queue, false);
     return queue->on;
+}
+
+bool virtio_queue(struct virtio *virtio, unsigned index, unsigned size)
+{
+    return index < QUEUES_MAX && virtio_queue_at(virtio, index, size, ring_memory(virtio, index));
 }
 
 bool virtio_interrupts(struct virtio *virtio, bool on)

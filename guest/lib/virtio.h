@@ -42,6 +42,11 @@ enum { VIRTIO_NET = 1, VIRTIO_BLK = 2, VIRTIO_CONSOLE = 3, VIRTIO_RNG = 4, VIRTI
 #define F_NOTIFICATION_DATA (1ull << 38)
 #define F_RING_RESET (1ull << 40)
 
+#define F_CONSOLE_SIZE (1ull << 0)
+#define F_CONSOLE_MULTIPORT (1ull << 1)
+#define F_CONSOLE_EMERGENCY (1ull << 2)
+#define F_CONSOLE_ALL (F_CONSOLE_SIZE | F_CONSOLE_MULTIPORT | F_CONSOLE_EMERGENCY)
+
 /* Offsets in the common configuration structure (4.1.4.3). */
 enum { COMMON_DEVICE_FEATURE_SELECT = 0, COMMON_DEVICE_FEATURE = 4, COMMON_DRIVER_FEATURE_SELECT = 8, COMMON_DRIVER_FEATURE = 12,
        COMMON_CONFIG_VECTOR = 16, COMMON_NUM_QUEUES = 18, COMMON_STATUS = 20, COMMON_GENERATION = 21, COMMON_QUEUE_SELECT = 22,
@@ -140,6 +145,13 @@ bool virtio_reset(struct virtio *virtio);
 bool virtio_negotiate(struct virtio *virtio, u64 wanted);
 /* Gives a queue memory and enables it; size 0: as large as the device allows. */
 bool virtio_queue(struct virtio *virtio, unsigned index, unsigned size);
+/* The same in memory of the caller's, RING_BYTES on a page boundary, of which it zeroes what
+ * the queue has: descriptors at RING_DESCRIPTORS, the areas of driver and device at RING_DRIVER and RING_DEVICE. */
+#define RING_BYTES (64u * 1024)
+#define RING_DESCRIPTORS 0u
+#define RING_DRIVER 0x4000u
+#define RING_DEVICE 0x8000u
+bool virtio_queue_at(struct virtio *virtio, unsigned index, unsigned size, u8 *memory);
 /* The vector that a queue's or the configuration's messages come by (the same one); false: none. */
 bool virtio_interrupts(struct virtio *virtio, bool on);
 extern volatile u32 virtio_interrupt_count;

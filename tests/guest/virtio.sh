@@ -14,7 +14,7 @@ if [ "$engine" = tcg ]; then
         echo "SKIP: qemu-system-x86_64 is not installed"
         exit 77
     fi
-    output=$(timeout -k 5 120 qemu-system-x86_64 -accel tcg -cpu max -m 256 -no-reboot -display none -serial stdio -nic none \
+    output=$(timeout -k 5 120 qemu-system-x86_64 -accel tcg -cpu max -smp 2 -m 256 -no-reboot -display none -serial stdio -nic none \
         -kernel "$kernel" -append "$*" -device isa-debug-exit,iobase=0xf4,iosize=4 \
         -device virtio-rng-pci,disable-legacy=on,packed=on \
         -drive file="$disk",if=none,id=disk,format=raw,discard=unmap \
@@ -29,7 +29,8 @@ else
         fi
     fi
     output=$(timeout -k 5 "${VENEER_SECONDS:-300}" "$veneer" run --engine "$engine" --memory 256M --kernel "$kernel" --append "$*" --debug-exit 0xf4 \
-        --disk "$disk${VENEER_QUEUES:+,queues=$VENEER_QUEUES}" --share "$folder/share:tag" --vsock "$folder/vsock" ${VENEER_RUN_OPTIONS-} </dev/null 2>&1)
+        --disk "$disk${VENEER_QUEUES:+,queues=$VENEER_QUEUES}" --share "$folder/share:tag" --vsock "$folder/vsock" \
+        --port "first=$folder/port1" --port "second=$folder/port2" ${VENEER_RUN_OPTIONS-} </dev/null 2>&1)
     status=$?
 fi
 printf '%s\n' "$output" | tr -d '\r'

@@ -7,7 +7,9 @@
 
 #define RAM_END (256ull << 20)    /* the tests run with that much */
 #define NOWHERE (RAM_END + 65536) /* neither RAM nor registers */
-#define ABUSED_QUEUES 3u          /* of each device */
+#define SCRATCH_BYTES (256u * 1024)
+#define CONTROL_IN 2u  /* queues of a console with ports */
+#define CONTROL_OUT 3u
 
 struct abuse {
     struct virtio *virtio;
@@ -18,9 +20,24 @@ struct abuse {
     u32 bar[6]; /* as they were found */
     u16 next;   /* packed: where the next descriptor goes */
     bool wrap;
+    unsigned cases; /* begun */
 };
 
+struct abuse_case {
+    const char *name;
+    void (*run)(struct abuse *abuse);
+    enum { EITHER, BREAKS, SPLIT_BREAKS } expect; /* of a queue that the device reads at once */
+};
+
+/* The cases: rings.c, registers.c, console.c, disturb.c. */
+extern const struct abuse_case ring_cases[], register_cases[], console_cases[], disturb_cases[];
+extern const unsigned ring_case_count, register_case_count, console_case_count, disturb_case_count;
+
+/* ---- abuse.c ---- */
+
 void abuse_prepare(void);
+/* Resets and starts the device with all its queues; returns how many there are, up to QUEUES_MAX. */
+unsigned abuse_set_up(struct virtio *virtio, u64 features);
 /* A fresh device with all its queues enabled; false (and reported) when it does not come up. */
 bool abuse_begin(struct abuse *abuse);
 /* Waits a little, then checks: the device asks for a reset if it must; no canary is written; a reset ends; and it works again. */
@@ -41,7 +58,29 @@ void table_item(struct abuse *abuse, unsigned n, u64 address, u32 length, u16 fl
 /* Makes the chain from `head` available, `count` descriptors in a packed ring, and notifies. */
 void offer(struct abuse *abuse, u16 head, unsigned count);
 
-/* Random rings and register writes. */
+/* A chain of one descriptor, offered. */
+void offer_piece(struct abuse *abuse, u64 address, u32 length, u16 flags);
+/* The same buffer in every descriptor, all of them heads. */
+void offer_all_the_same(struct abuse *abuse);
+/* Starts the device anew with this queue alone, at these addresses. */
+void set_areas(struct abuse *abuse, u64 descriptors, u64 driver, u64 device, unsigned size);
+
+/* ---- random.c ---- */
+
+/* Random rings, messages and register writes. */
 void abuse_at_random(struct abuse *abuse, unsigned rounds);
+
+/* ---- console.c ---- */
+
+/* Whether a console's ports are told of, as they should be. */
+bool console_exercise(struct virtio *virtio);
+/* A control message or none at random, into scratch memory at `offset`; returns its length. */
+u32 console_random_message(u32 offset);
+
+/* ---- disturb.c: nothing without a second CPU ---- */
+
+/* The second CPU begins to notify and read, and when rough to reset and write. */
+void disturb_begin(const struct virtio *virtio, bool rough);
+void disturb_end(void);
 
 #endif
