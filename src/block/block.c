@@ -114,10 +114,12 @@ int block_resize(struct block *block, uint64_t size, struct error *error)
     return size == block->limits.size ? 0 : block->ops->resize(block, size, error);
 }
 
-void block_close(struct block *block)
+int block_close(struct block *block)
 {
     if (!block)
-        return;
+        return 0;
     assert(!block->in_flight);
-    block->ops->close(block);
+    int status = block->ops->close(block);
+    assert(status <= 0);
+    return status;
 }

@@ -81,7 +81,7 @@ struct block_ops {
     int (*transfer)(struct block *block, enum block_op op, unsigned flags, uint64_t offset, void *bytes, uint64_t length);
     int (*extent)(struct block *block, uint64_t offset, uint64_t length, struct block_extent *ret_extent);
     int (*resize)(struct block *block, uint64_t size, struct error *error);
-    void (*close)(struct block *block);
+    int (*close)(struct block *block); /* 0 or a negative errno; see block_close */
     /* May be NULL: nothing is held back. See block_hurry. */
     void (*hurry)(struct block *block, bool on);
 };
@@ -108,8 +108,9 @@ int block_extent(struct block *block, uint64_t offset, uint64_t length, struct b
 /* Changes the size (whole sectors). No request is in flight beyond the new size. New bytes read as zeroes. */
 int block_resize(struct block *block, uint64_t size, struct error *error);
 /* Frees the block and what lies under it. No request is in flight. NULL is allowed. What was not flushed
- * is handed to the host's kernel, not made durable. */
-void block_close(struct block *block);
+ * is handed to the host's kernel, not made durable. Returns 0, or a negative errno when that could not be done: what was written
+ * since the last flush may be lost, as after a crash of the host. The block is gone either way. */
+int block_close(struct block *block);
 
 /* While on, requests that were held back (by a bound on their rate) go at once, for who must wait until nothing is in flight. What
  * goes so is paid for later. May complete requests. */

@@ -80,11 +80,12 @@ static int fault_resize(struct block *block, uint64_t size, struct error *error)
     return status;
 }
 
-static void fault_close(struct block *block)
+static int fault_close(struct block *block)
 {
     struct fault *fault = fault_of(block);
-    block_close(fault->below);
+    int status = block_close(fault->below);
     free(fault);
+    return status;
 }
 
 static const struct block_ops fault_ops = {

@@ -63,3 +63,11 @@ int block_open(const struct block_options *options, struct loop *loop, struct bl
     *ret_block = block;
     return 0;
 }
+
+int block_close_file(struct block *block, const char *path, int status, struct error *error)
+{
+    int closed = block_close(block);
+    if (status < 0 || closed == 0)
+        return status;
+    return error_set(error, -closed, "closing %s: %s; what was written last may be lost", path, strerror(-closed));
+}

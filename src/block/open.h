@@ -23,6 +23,10 @@ struct block_options {
  * negative errno, with a sentence that names the file. The strings need not outlive the call. */
 int block_open(const struct block_options *options, struct loop *loop, struct block **ret_block, struct error *error);
 
+/* Closes what block_open opened by that name, or NULL, after work that ended with `status`. Returns status if that is a failure;
+ * else 0 or what block_close says, with a sentence. */
+int block_close_file(struct block *block, const char *path, int status, struct error *error);
+
 /* "raw" or "qcow2", from a file's first bytes; NULL when it cannot be read. */
 const char *block_probe(const char *path, struct error *error);
 

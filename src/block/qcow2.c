@@ -166,10 +166,10 @@ static int qcow2_resize(struct block *block, uint64_t size, struct error *error)
     return status < 0 ? error_set(error, -status, "%s: changing its size: %s", q->name, strerror(-status)) : 0;
 }
 
-static void image_free(struct qcow2 *q)
+static int image_free(struct qcow2 *q)
 {
-    block_close(q->backing);
-    block_close(q->file);
+    block_close(q->backing); /* nothing was written to it */
+    int status = block_close(q->file);
     meta_free(q);
     free(q->l1.entries);
     free(q->reftable.entries);
@@ -180,20 +180,24 @@ static void image_free(struct qcow2 *q)
     free(q->unpacked);
     free(q->name);
     free(q);
+    return status;
 }
 
-/* Metadata is handed to the host's kernel in an order that a crash of the host during the close would keep, too. */
-static void qcow2_close(struct block *block)
+/* Metadata is handed to the host's kernel in an order that a crash of the host during the close would keep, too. For the same
+ * reason a failure leaves the image sound, without what was not flushed; clusters may leak. */
+static int qcow2_close(struct block *block)
 {
     struct qcow2 *q = qcow2_of(block);
+    int status = 0;
     if (!block->limits.readonly) {
-        int status = qcow2_is_dirty(q) || q->freed.count || q->freed_durable.count ? qcow2_sync(q) : 0;
+        status = qcow2_is_dirty(q) || q->freed.count || q->freed_durable.count ? qcow2_sync(q) : 0;
         if (status == 0) /* refcounts that fell at the end of it: nothing else refers to them */
             status = meta_write(q, META_REFCOUNT);
         if (status == 0 && q->growable && q->file->limits.size > q->fresh_from)
-            block_resize(q->file, q->fresh_from, NULL);
+            block_resize(q->file, q->fresh_from, NULL); /* otherwise it stays longer than it need be */
     }
-    image_free(q);
+    int closed = image_free(q);
+    return status < 0 ? status : closed;
 }
 
 static const struct block_ops qcow2_ops = {

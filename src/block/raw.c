@@ -198,18 +198,21 @@ static int raw_resize(struct block *block, uint64_t size, struct error *error)
     return 0;
 }
 
-static void raw_close(struct block *block)
+static int raw_close(struct block *block)
 {
     struct raw *raw = raw_of(block);
+    int status = 0;
     raw_ring_close(raw);
     pool_free(raw->pool);
     if (raw->fd >= 0) {
         /* The kernel takes the ring apart, and lets go of the file, only later; the lock must not last so long. */
         struct flock whole = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
         fcntl(raw->fd, F_OFD_SETLK, &whole);
-        close(raw->fd);
+        if (close(raw->fd) < 0 && errno != EINTR) /* it is closed; a file system of the network tells so what it lost */
+            status = -errno;
     }
     free(raw);
+    return status;
 }
 
 static const struct block_ops raw_ops = {

@@ -115,12 +115,13 @@ static int throttle_resize(struct block *block, uint64_t size, struct error *err
     return status;
 }
 
-static void throttle_close(struct block *block)
+static int throttle_close(struct block *block)
 {
     struct throttle *throttle = throttle_of(block);
     clock_timer_free(&throttle->clock, throttle->timer);
-    block_close(throttle->below);
+    int status = block_close(throttle->below);
     free(throttle);
+    return status;
 }
 
 static const struct block_ops throttle_ops = {

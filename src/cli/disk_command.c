@@ -245,8 +245,7 @@ static int resize(const char *const *operand, void *context, struct error *error
         r = block_open(&options, NULL, &block, error);
     if (r == 0)
         r = block_resize(block, size, error);
-    block_close(block);
-    return r;
+    return block_close_file(block, options.path, r, error);
 }
 
 static int convert(const char *const *operand, void *context, struct error *error)
@@ -266,7 +265,7 @@ static int convert(const char *const *operand, void *context, struct error *erro
         r = block_open(&target, NULL, &to, error);
         if (r == 0)
             r = block_copy(from, to, NULL, NULL, error);
-        block_close(to);
+        r = block_close_file(to, target.path, r, error);
         if (r < 0)
             unlink(operand[1]); /* half a copy; it was made here */
     }

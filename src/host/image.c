@@ -151,7 +151,7 @@ static int import_disk(const char *path, const char *format, const char *draft_p
         r = open_raw(draft_path, from->limits.size, &to, error);
     if (r == 0)
         r = copy_volume(from, to, progress, error);
-    block_close(to);
+    r = block_close_file(to, draft_path, r, error);
     block_close(from);
     return r;
 }
@@ -239,7 +239,7 @@ int image_export(struct store *store, const char *name, const char *path, const 
     bool made = r == 0;
     if (r == 0)
         r = copy_volume(from, to, progress, error);
-    block_close(to);
+    r = block_close_file(to, part, r, error);
     block_close(from);
     if (r == 0 && link(part, path) < 0) /* unlike rename: never over a file that is there */
         r = error_set(error, errno, "making %s: %s", path, strerror(errno));

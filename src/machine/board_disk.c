@@ -1,8 +1,9 @@
 /* board_disk.c - the machine's disks: a volume, and a virtio block device over it, on a thread of their own. */
 #include <errno.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "block/open.h"
 #include "device/virtio/blk.h"
 #include "machine/board_virtio.h"
@@ -17,30 +18,58 @@ static unsigned queues(const struct machine *machine, const struct machine_disk 
     return machine->config.vcpus < QUEUES_DEFAULT ? machine->config.vcpus : QUEUES_DEFAULT;
 }
 
+/* A disk's volume, and what it is called in messages. */
+struct volume {
+    struct block *block;
+    char *path;
+};
+
+static void free_volume(struct volume *volume)
+{
+    if (!volume)
+        return;
+    int status = block_close(volume->block);
+    if (status < 0)
+        log_error("closing the disk %s: %s; what the guest wrote last and did not flush may be lost", volume->path, strerror(-status));
+    free(volume->path);
+    free(volume);
+}
+
+static struct volume *open_volume(const struct block_options *options, struct loop *loop, struct error *error)
+{
+    struct volume *volume = calloc(1, sizeof *volume);
+    if (!volume || !(volume->path = strdup(options->path)))
+        error_set(error, ENOMEM, "no memory for the disk %s", options->path);
+    else if (block_open(options, loop, &volume->block, error) == 0)
+        return volume;
+    free_volume(volume);
+    return NULL;
+}
+
 static struct virtio_device *make_disk(struct machine *machine, const struct virtio_env *env, const void *config,
                                        void **ret_owned, struct error *error)
 {
     const struct machine_disk *disk = config;
     struct block_options options = {.path = disk->path, .format = disk->format, .readonly = disk->readonly,
                                     .direct = disk->direct, .iops = disk->iops, .bps = disk->bps};
-    struct block *block;
-    if (block_open(&options, env->loop, &block, error) < 0)
+    struct volume *volume = open_volume(&options, env->loop, error);
+    if (!volume)
         return NULL;
-    struct virtio_blk_config blk = {.block = block, .queues = queues(machine, disk), .serial = disk->serial};
+    struct virtio_blk_config blk = {.block = volume->block, .queues = queues(machine, disk), .serial = disk->serial};
     struct virtio_device *virtio = virtio_blk_new(env, &blk, error);
     if (!virtio) {
         error_prefix(error, "disk %s", disk->path);
-        block_close(block);
+        free_volume(volume);
         return NULL;
     }
-    *ret_owned = block;
+    *ret_owned = volume;
     return virtio;
 }
 
 /* The thread has ended: the volume is this one's. What a guest did not flush is not lost with the process. */
 static void release_disk(void *owned)
 {
-    block_close(owned);
+    free_volume(owned);
 }
 
 static int add_disk(struct machine *machine, const struct machine_disk *disk, unsigned instance, struct error *error)
@@ -72,7 +101,7 @@ struct resize {
 static void resize_disk(struct virtio_device *virtio, void *owned, void *context)
 {
     struct resize *resize = context;
-    resize->status = block_resize(owned, resize->size, resize->error);
+    resize->status = block_resize(((struct volume *)owned)->block, resize->size, resize->error);
     if (resize->status == 0)
         virtio_blk_resized(virtio);
 }

@@ -67,11 +67,12 @@ static inline void memory_block_kick(struct block *block)
         memory_block_finish(memory);
 }
 
-static inline void memory_block_close(struct block *block)
+static inline int memory_block_close(struct block *block)
 {
     struct memory_block *memory = (struct memory_block *)block;
     free(memory->bytes);
     free(memory);
+    return 0;
 }
 
 static inline int memory_block_resize(struct block *block, uint64_t size, struct error *error)

@@ -130,10 +130,11 @@ static inline void memory_volume_free(struct memory_volume *memory)
     free(memory);
 }
 
-static inline void memory_close(struct block *block)
+static inline int memory_close(struct block *block)
 {
     if (!memory_of(block)->kept)
         memory_volume_free(memory_of(block));
+    return 0;
 }
 
 /* A volume that holds a copy of the bytes; `length` in whole sectors. */

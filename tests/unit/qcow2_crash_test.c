@@ -5,6 +5,7 @@
  * hold what was last flushed, or something written later.
  * Failure: the n-th operation on the file fails, for every n. Requests may fail, the image must stay sound, and what
  * succeeded must be there.
+ * Death: the n-th operation and all after it fail, up to the close, which must say so when something was not written.
  * Sectors carry numbers ("stamps"), each written once, so that a sector tells which write it holds. */
 #include "block/fault.h"
 #include "block/qcow2.h"
@@ -62,6 +63,7 @@ struct run {
     uint32_t round;
     bool hold;  /* requests are completed in random order */
     unsigned asked, fail_at;
+    bool dies;  /* what comes after fail_at fails, too */
     int verdict;
     struct { uint32_t round; unsigned logged; } flushes[64]; /* what each made durable, and when */
     unsigned flush_count;
@@ -71,7 +73,8 @@ static int decide(void *context, enum block_op op, uint64_t offset, uint64_t len
 {
     struct run *run = context;
     (void)op, (void)offset, (void)length;
-    if (++run->asked == run->fail_at)
+    run->asked++;
+    if (run->asked == run->fail_at || (run->dies && run->fail_at && run->asked > run->fail_at))
         return run->verdict;
     return run->hold ? FAULT_HOLD : 0;
 }
@@ -319,6 +322,46 @@ static void failures(struct run run, int verdict, unsigned rounds, uint64_t with
     CHECK(n > 20);
 }
 
+/* Returns false when the run, with its close, was over before the n-th operation. */
+static bool death(struct run run, unsigned n, int verdict, unsigned rounds, uint64_t with_seed, bool judge)
+{
+    seed = with_seed;
+    run.fail_at = n;
+    run.dies = true;
+    run.verdict = verdict;
+    make(&run);
+    bool reached = true;
+    if (open_run(&run)) {
+        for (unsigned i = 0; i < rounds; i++)
+            play_round(&run);
+        unsigned left = 1, before = run.asked;
+        struct volume_request write; /* something is unwritten when it is closed: this, in a cluster of its own */
+        static uint8_t sector[512];
+        volume_fill(&write, NULL, &left, BLOCK_WRITE, 0, (SECTORS - 1) * 512, sector, sizeof sector);
+        block_submit(run.image, &write.request);
+        wait_for(&run, &left);
+        remember(SECTORS - 1, 0, run.round + 1, true);
+        bool stored = write.status == 0 && run.asked < n; /* but for the metadata */
+        int status = block_close(run.image);
+        reached = run.asked >= n;
+        CHECK(reached || status == 0);
+        if (before < n && reached && stored)
+            CHECK_EQ(status, verdict);
+        uint32_t round = run.flush_count ? run.flushes[run.flush_count - 1].round : 0;
+        check_image(run.memory->bytes, run.memory->block.limits.size, reached ? round : ALWAYS - 1, judge);
+    }
+    memory_volume_free(run.memory);
+    return reached;
+}
+
+static void deaths(struct run run, int verdict, unsigned rounds, uint64_t with_seed)
+{
+    unsigned n = 1;
+    while (death(run, n, verdict, rounds, with_seed, n % 3 == 0))
+        n++;
+    CHECK(n > 20);
+}
+
 int main(int argc, char **argv)
 {
     volume_in_memory();
@@ -340,6 +383,8 @@ int main(int argc, char **argv)
         failures((struct run){.version = 3, .bits = 12, .base = base}, -EIO, 10, 4 + 10 * i);
         failures((struct run){.version = 3, .bits = 9}, -ENOSPC, 5, 5 + 10 * i);
         failures((struct run){.version = 2, .bits = 16}, -EIO, 10, 6 + 10 * i);
+        deaths((struct run){.version = 3, .bits = 12, .base = base}, -EIO, 6, 7 + 10 * i);
+        deaths((struct run){.version = 2, .bits = 9}, -ENOSPC, 3, 8 + 10 * i);
     }
     unlink(base);
     CHECK_DONE();
