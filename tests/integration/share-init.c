@@ -298,10 +298,22 @@ static void run(int count)
     test_driver();
 }
 
-/* One of two guests on one folder: each makes a tree, changes the other's, and both append to one file. */
+/* Appends lines to a file that the other guest appends to as well. */
+static void append(const char *path, int flags, const char *own, int count)
+{
+    char line[32];
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | flags, 0644);
+    for (int i = 0; i < count; i++) {
+        int length = snprintf(line, sizeof line, "%s %d\n", own, i);
+        EXPECT(write(fd, line, (size_t)length) == length);
+    }
+    close(fd);
+}
+
+/* One of two guests on one folder: each makes a tree, changes the other's, and both append to the same files. */
 static void run_peer(int count, const char *own, const char *other)
 {
-    char token[32], line[32];
+    char token[32];
     EXPECT(mount("data", "/mnt", "virtiofs", 0, NULL) == 0 && chdir("/mnt") == 0);
     make_tree(own, count);
     snprintf(token, sizeof token, "%s-made", own);
@@ -315,12 +327,8 @@ static void run_peer(int count, const char *own, const char *other)
     snprintf(token, sizeof token, "%s-changed", own);
     wait_for(token);
     compare_tree(own, count, 1);
-    int fd = open("common", O_WRONLY | O_CREAT | O_APPEND, 0644);
-    for (int i = 0; i < count; i++) {
-        int length = snprintf(line, sizeof line, "%s %d\n", own, i);
-        EXPECT(write(fd, line, (size_t)length) == length);
-    }
-    close(fd);
+    append("common", 0, own, count);
+    append("common-direct", O_DIRECT, own, count);
     EXPECT(chdir("/") == 0 && umount("/mnt") == 0);
 }
 
