@@ -28,6 +28,7 @@ static int serve_status(void *owner, struct control_call *call, struct json_obje
     json_object_object_add(reply, "memory", json_object_new_uint64(vm->memory));
     json_object_object_add(reply, "started", json_object_new_int64(vm->started));
     json_object_object_add(reply, "agent", json_object_new_boolean(vm->agent_ready));
+    json_object_object_add(reply, "button", json_object_new_boolean(machine_power_button_heard(vm->machine)));
     return 0;
 }
 

@@ -60,6 +60,14 @@ void machine_power_button(struct machine *machine)
     pthread_mutex_unlock(&machine->lock);
 }
 
+bool machine_power_button_heard(struct machine *machine)
+{
+    pthread_mutex_lock(&machine->lock);
+    bool heard = power_button_heard(machine->power);
+    pthread_mutex_unlock(&machine->lock);
+    return heard;
+}
+
 struct loop *machine_loop(struct machine *machine)
 {
     return machine->loop;

@@ -1,6 +1,6 @@
 /* machine.h - one virtual machine: assemble it, boot it, run it until it ends.
  *
- * Threads: create, run and destroy from one thread; run blocks it. stop, power_button, unplug, console_input and stats: any
+ * Threads: create, run and destroy from one thread; run blocks it. stop, power_button, power_button_heard, unplug, console_input and stats: any
  * thread while the machine exists. */
 #ifndef VENEER_MACHINE_MACHINE_H
 #define VENEER_MACHINE_MACHINE_H
@@ -134,6 +134,8 @@ int machine_disk_resize(struct machine *machine, const char *id, uint64_t size, 
 struct loop *machine_loop(struct machine *machine);
 /* Presses the ACPI power button: a guest that listens shuts itself down. Any thread. */
 void machine_power_button(struct machine *machine);
+/* Whether the guest's kernel took notice of the last press; what it makes of it is another matter. Any thread. */
+bool machine_power_button_heard(struct machine *machine);
 /* Offers typed bytes to the console; returns how many it took. */
 size_t machine_console_input(struct machine *machine, const void *bytes, size_t length);
 /* Tells the guest the size of the console's terminal; for a serial port there is no way to. Any thread. */

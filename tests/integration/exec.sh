@@ -40,6 +40,11 @@ append=" agent=panic"
 same "$(run -- true 2>"$folder/err"; echo $?)" 125 "a guest that panics"
 checks=$((checks + 1))
 grep -q 'console: .*Kernel panic' "$folder/err" || fail "the console of a guest that panicked is not shown: $(cat "$folder/err")"
+append=" agent=none"
+# One that never comes up is not waited for as long as one that shuts down.
+same "$(run --detach --name deaf)" deaf "run --detach"
+same "$(VENEER_LOG=warning "$veneer" stop deaf 2>&1; echo $?)" "veneer: warning: the guest of 'deaf' is not up yet, or does not listen to its power button; the machine is forced to end
+0" "stop of a guest that is not up"
 append=
 
 # A machine that stays.

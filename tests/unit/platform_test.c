@@ -134,10 +134,22 @@ static void test_power(void)
     test_timer(power);
     power_button(power);
     CHECK_EQ(lines[2].level, 0);
+    device_put(power, 0, POWER_PM1A_EVENT, 2, 0xffff); /* a kernel that starts clears all: the press is lost */
+    CHECK(!power_button_heard(power));
+    power_button(power);
     device_put(power, 0, POWER_PM1A_EVENT + 3, 1, 0x01); /* PWRBTN_EN, by its byte */
     CHECK_EQ(lines[2].level, 1);
+    device_put(power, 0, POWER_PM1A_EVENT, 1, 0x01); /* another's status */
+    CHECK(!power_button_heard(power));
     device_put(power, 0, POWER_PM1A_EVENT + 1, 1, 0x01);
     CHECK_EQ(lines[2].level, 0);
+    CHECK(power_button_heard(power));
+    power_button(power);
+    CHECK(!power_button_heard(power));
+    device_put(power, 0, POWER_PM1A_EVENT, 2, 0x0100);
+    CHECK(power_button_heard(power));
+    device_put(power, 0, POWER_PM1A_EVENT, 2, 0x0100); /* nothing to clear */
+    CHECK(power_button_heard(power));
     power_gpe(power, 3);
     device_put(power, 0, POWER_GPE0 + 2, 2, 0x08);
     CHECK_EQ(lines[2].level, 1);

@@ -25,6 +25,7 @@ struct power {
     struct power_config config;
     uint16_t status, enable, control, gpe_status, gpe_enable;
     uint8_t reset_control;
+    bool heard; /* power_button_heard; not saved: who pressed it is not there after a load */
     uint64_t epoch; /* clock time at which the PM timer was 0 */
     uint64_t halves; /* changes of its top bit that TMR_STS has told of */
     struct clock_timer *timer;
@@ -74,7 +75,13 @@ void power_button(struct device *device)
 {
     struct power *power = of(device);
     power->status |= PM1_BUTTON;
+    power->heard = false;
     update(power);
+}
+
+bool power_button_heard(const struct device *device)
+{
+    return ((const struct power *)device)->heard;
 }
 
 void power_gpe(struct device *device, unsigned event)
@@ -113,6 +120,8 @@ static void write_word(struct power *power, unsigned offset, uint16_t value, uin
 {
     switch (offset) {
     case POWER_PM1A_EVENT: /* status bits are cleared by ones */
+        if (power->status & value & mask & PM1_BUTTON)
+            power->heard = power->enable & PM1_BUTTON;
         power->status &= (uint16_t)~(value & mask & PM1_STATUS_BITS);
         break;
     case POWER_PM1A_EVENT + 2:
@@ -167,6 +176,7 @@ static void power_reset(struct device *device)
     struct power *power = of(device);
     power->status = power->enable = power->control = power->gpe_status = power->gpe_enable = 0;
     power->reset_control = 0;
+    power->heard = false;
     power->epoch = clock_now(power->config.clock);
     power->halves = 0;
     update(power);

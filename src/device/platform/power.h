@@ -6,6 +6,8 @@
 #ifndef VENEER_DEVICE_PLATFORM_POWER_H
 #define VENEER_DEVICE_PLATFORM_POWER_H
 
+#include <stdbool.h>
+
 #include "base/clock.h"
 #include "device/device.h"
 
@@ -37,6 +39,9 @@ struct power_config {
 struct device *power_new(const struct power_config *config);
 /* Presses the power button: the guest shuts itself down if it listens. */
 void power_button(struct device *power);
+/* Whether the guest took notice of the last press: it cleared the button's status while it had the button enabled. One that is
+ * starting clears it too, with the button disabled: then the press is lost. */
+bool power_button_heard(const struct device *power);
 /* Raises general-purpose event 0-15. */
 void power_gpe(struct device *power, unsigned event);
 
