@@ -145,7 +145,7 @@ static int qcow2_resize(struct block *block, uint64_t size, struct error *error)
     if (size > INT64_MAX - 4096 || entries > QCOW2_MAX_L1_BYTES / 8)
         return error_set(error, EFBIG, "%s: %llu bytes is too large for clusters of %llu bytes", q->name,
                          (unsigned long long)size, (unsigned long long)q->cluster_size);
-    if (q->stage != WB_IDLE || q->allocating || q->waiting)
+    if (q->stage != WB_IDLE || q->allocating)
         return error_set(error, EBUSY, "%s: requests are under way", q->name);
     struct top_table old = {0};
     int status = entries > q->l1.count ? move_l1(q, entries, &old) : 0;

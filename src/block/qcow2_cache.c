@@ -84,13 +84,30 @@ static void make_room(struct meta *meta)
         }
 }
 
+struct meta_page *meta_find(struct qcow2 *q, enum meta_class class, uint64_t offset)
+{
+    struct meta_page *page = *slot_of(&q->meta, offset);
+    while (page && (page->offset != offset || page->class != class))
+        page = page->hash_next;
+    return page;
+}
+
+void meta_insert(struct qcow2 *q, struct meta_page *page)
+{
+    struct meta *meta = &q->meta;
+    make_room(meta);
+    struct meta_page **slot = slot_of(meta, page->offset);
+    page->hash_next = *slot;
+    *slot = page;
+    lru_add(meta, page);
+    meta->count++;
+}
+
 int meta_get(struct qcow2 *q, enum meta_class class, uint64_t offset, struct meta_page **ret_page)
 {
     struct meta *meta = &q->meta;
     offset &= ~(uint64_t)(meta->page_size - 1);
-    struct meta_page **slot = slot_of(meta, offset), *page = *slot;
-    while (page && (page->offset != offset || page->class != class))
-        page = page->hash_next;
+    struct meta_page *page = meta_find(q, class, offset);
     if (page) {
         if (page != meta->newest) {
             lru_remove(meta, page);
@@ -99,7 +116,6 @@ int meta_get(struct qcow2 *q, enum meta_class class, uint64_t offset, struct met
         *ret_page = page;
         return 0;
     }
-    make_room(meta);
     page = malloc(sizeof *page + meta->page_size);
     if (!page)
         return -ENOMEM;
@@ -109,10 +125,8 @@ int meta_get(struct qcow2 *q, enum meta_class class, uint64_t offset, struct met
         free(page);
         return status;
     }
-    page->hash_next = *slot;
-    *slot = page;
-    lru_add(meta, page);
-    meta->count++;
+    meta_make_stale(q, offset);
+    meta_insert(q, page);
     *ret_page = page;
     return 0;
 }

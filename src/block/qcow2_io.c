@@ -224,6 +224,8 @@ static int start_part(struct task *task)
 {
     const struct block_request *request = task->request;
     uint64_t offset = request->offset + task->pos, length = request->length - task->pos;
+    if (qcow2_map_waits(task->q, offset, &task->asked))
+        return task_wait(task);
     if (request->op == BLOCK_READ)
         return start_read(task, offset, length);
     if (request->op == BLOCK_WRITE)

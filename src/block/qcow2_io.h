@@ -12,6 +12,7 @@ struct task {
     uint64_t pos;     /* bytes whose parts were started */
     unsigned pending; /* parts under way */
     bool waits;       /* in q->waiting */
+    uint64_t asked;   /* for qcow2_map_waits */
     int status;       /* the first failure */
 };
 

@@ -20,6 +20,18 @@ static int l2_offset(const struct qcow2 *q, uint64_t l1_entry, uint64_t *ret_off
     return 0;
 }
 
+static uint64_t in_table(const struct qcow2 *q, uint64_t offset)
+{
+    return (offset >> q->cluster_bits & ((1ull << l2_bits(q)) - 1)) * 8;
+}
+
+bool qcow2_map_waits(struct qcow2 *q, uint64_t offset, uint64_t *asked)
+{
+    uint64_t table = 0;
+    int status = l2_offset(q, q->l1.entries[offset >> (q->cluster_bits + l2_bits(q))], &table);
+    return status == 0 && table && meta_load(q, table + in_table(q, offset), asked);
+}
+
 /* The page with the entry of a guest offset, and the entry's index on it; NULL where there is no L2 table. */
 static int find_entry(struct qcow2 *q, uint64_t offset, struct meta_page **ret_page, uint32_t *ret_index)
 {
@@ -29,7 +41,7 @@ static int find_entry(struct qcow2 *q, uint64_t offset, struct meta_page **ret_p
     int status = l2_offset(q, q->l1.entries[l1_index], &table);
     if (status < 0 || !table)
         return status;
-    uint64_t at = (offset >> q->cluster_bits & ((1ull << l2_bits(q)) - 1)) * 8;
+    uint64_t at = in_table(q, offset);
     *ret_index = (uint32_t)(at & (q->meta.page_size - 1)) / 8;
     return meta_get(q, META_L2, table + at, ret_page);
 }

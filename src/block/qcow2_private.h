@@ -49,6 +49,7 @@ struct freed {
     size_t count, room;
 };
 
+struct load; /* of a page, under way */
 struct task; /* a request under way */
 struct op;   /* a part of one */
 
@@ -63,6 +64,7 @@ struct qcow2 {
     uint32_t reftable_clusters;
     struct top_table l1, reftable;
     struct meta meta;
+    struct load *loads;
     uint64_t free_hint;  /* cluster index: below it none is free */
     uint64_t fresh_from; /* file offset: beyond it nothing was ever written */
     bool growable;       /* the file can be made larger */
@@ -96,6 +98,10 @@ struct qcow2 {
 
 /* The page with the byte at `offset` of the file, valid until the next call. 0 or a negative errno. */
 int meta_get(struct qcow2 *q, enum meta_class class, uint64_t offset, struct meta_page **ret_page);
+/* The page at a page's offset if it is cached, or NULL. */
+struct meta_page *meta_find(struct qcow2 *q, enum meta_class class, uint64_t offset);
+/* Takes a page that is not cached, with its bytes. */
+void meta_insert(struct qcow2 *q, struct meta_page *page);
 void meta_mark(struct qcow2 *q, struct meta_page *page);
 /* Writes the dirty pages of one class to the file. */
 int meta_write(struct qcow2 *q, enum meta_class class);
@@ -107,6 +113,14 @@ int file_write(struct qcow2 *q, uint64_t offset, const void *bytes, uint64_t len
 int file_reach(struct qcow2 *q, uint64_t end);
 void top_mark(struct top_table *table, uint32_t from, uint32_t to);
 int top_write(struct qcow2 *q, struct top_table *table);
+
+/* qcow2_load.c */
+
+/* Whether a task that needs the L2 page with the byte at `offset` is to wait for it: it is being read. *asked: the task's, 0 at
+ * first; the page that it waited for last. */
+bool meta_load(struct qcow2 *q, uint64_t offset, uint64_t *asked);
+/* The page was read otherwise. */
+void meta_make_stale(struct qcow2 *q, uint64_t offset);
 
 /* qcow2_refcount.c */
 
@@ -137,6 +151,8 @@ struct map {
     uint64_t entry;
 };
 
+/* Whether a task is to wait before it asks where `offset` is; see meta_load. */
+bool qcow2_map_waits(struct qcow2 *q, uint64_t offset, uint64_t *asked);
 int qcow2_map(struct qcow2 *q, uint64_t offset, uint64_t length, struct map *ret_map);
 /* Makes the L2 table of a guest offset exist and be this image's alone. Not while frozen. */
 int qcow2_own_l2(struct qcow2 *q, uint64_t offset);

@@ -4,7 +4,9 @@
 
 #include <sys/stat.h>
 
+#include "block/fault.h"
 #include "check.h"
+#include "support/memory_volume.h"
 #include "support/qemu_img.h"
 #include "support/volume.h"
 
@@ -218,6 +220,70 @@ static void with_snapshot(const char *options)
     unlink(path);
 }
 
+static int no_transfer(struct block *block, enum block_op op, unsigned flags, uint64_t offset, void *to, uint64_t length)
+{
+    (void)block, (void)op, (void)flags, (void)offset, (void)to, (void)length;
+    return -EIO;
+}
+
+static int hold(void *context, enum block_op op, uint64_t offset, uint64_t length)
+{
+    (void)op, (void)offset, (void)length;
+    ++*(unsigned *)context;
+    return FAULT_HOLD;
+}
+
+/* Reads of an image whose metadata is not in memory block on nothing, and wait only for their own: the file refuses to be read at
+ * once, and the later request's page comes first. */
+static void cold_reads(void)
+{
+    enum { CLUSTERS = 512 };
+    static uint8_t file[2 << 20], got[3][512];
+    char path[64];
+    new_path(path);
+    struct qcow2_create create = {.path = path, .size = CLUSTERS * 512, .cluster_bits = 9};
+    struct block_options options = {.path = path, .format = "qcow2"};
+    struct block *block = NULL, *fault = NULL;
+    CHECK_EQ(qcow2_create(&create, NULL), 0);
+    CHECK_EQ(block_open(&options, NULL, &block, NULL), 0);
+    volume_pattern(file, CLUSTERS * 512, 9);
+    uint8_t first[512], last[512];
+    memcpy(first, file, 512);
+    memcpy(last, file + (CLUSTERS - 1) * 512, 512);
+    CHECK_EQ(block_transfer(block, BLOCK_WRITE, 0, 0, file, CLUSTERS * 512), 0);
+    CHECK_EQ(block_close(block), 0);
+    int fd = open(path, O_RDONLY);
+    ssize_t length = read(fd, file, sizeof file);
+    close(fd);
+    unlink(path);
+    unsigned asked = 0, left;
+    struct block_extent extent;
+    struct memory_volume *memory = memory_volume_new(file, (uint64_t)length);
+    struct volume_request requests[3];
+    CHECK_EQ(fault_new(&memory->block, &(struct fault_plan){hold, &asked}, &fault), 0);
+    CHECK_EQ(qcow2_open(&options, fault, NULL, &block, NULL), 0);
+    struct block_ops ops = *fault->ops, whole = *fault->ops;
+    ops.transfer = no_transfer;
+    fault->ops = &ops;
+    asked = 0;
+    for (unsigned i = 0; i < 3; i++) /* two of the same page */
+        volume_fill(&requests[i], NULL, &left, BLOCK_READ, 0, i == 2 ? (CLUSTERS - 1) * 512 : i * 512, got[i], 512);
+    volume_run(block, NULL, requests, 3);
+    CHECK_EQ(asked, 2); /* for pages */
+    CHECK_EQ(fault_release(fault, 1, true), 1);
+    CHECK_EQ(asked, 3);
+    CHECK_EQ(fault_release(fault, 1, true), 1);
+    CHECK(requests[2].completed == 1 && requests[2].status == 0 && memcmp(got[2], last, 512) == 0);
+    CHECK(!requests[0].completed && !requests[1].completed);
+    fault->ops = &whole; /* the other page is now read at once, too: the load's bytes are too late to be taken */
+    CHECK_EQ(block_extent(block, 0, 512, &extent), 0);
+    CHECK_EQ(fault_release(fault, 1, true), 1);
+    CHECK_EQ(fault_release(fault, 2, true), 2);
+    CHECK(requests[0].completed == 1 && requests[0].status == 0 && requests[1].completed == 1 && requests[1].status == 0);
+    CHECK(memcmp(got[0], first, 512) == 0);
+    CHECK_EQ(block_close(block), 0);
+}
+
 static void resize(void)
 {
     char path[64], base[64];
@@ -298,6 +364,7 @@ int main(void)
     from_qemu();
     with_snapshot("-o cluster_size=64k");
     with_snapshot("-o cluster_size=512");
+    cold_reads();
     resize();
     longer_refcount_table();
     space_is_reused();
