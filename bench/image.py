@@ -59,6 +59,19 @@ def prepare(options, folder):
     return disk, append, environment
 
 
+def guest_commands(options, folder, disk, append):
+    """How each side starts the prepared image."""
+    cpus = str(options.cpus)
+    commands = {'veneer': [options.veneer, 'run', 'bench', '--engine', options.engine, '--cpus', cpus, '--memory',
+                           f'{options.memory}M']}
+    if not options.no_tcg:
+        commands['tcg'] = ['qemu-system-x86_64', '-accel', 'tcg', '-cpu', 'max,la57=off', '-m', str(options.memory), '-smp',
+                           cpus, '-nodefaults', '-display', 'none', '-serial', 'stdio', '-no-reboot', '-snapshot', '-drive',
+                           f'file={disk},format=raw,if=virtio', '-kernel', f'{folder}/kernel', '-initrd', f'{folder}/initrd',
+                           '-append', append]
+    return commands
+
+
 def boot(command, environment, limit):
     """Returns (seconds to each mark or None and of processor time, whether it ended by itself with status 0)."""
     start = time.monotonic()
@@ -114,14 +127,7 @@ def main():
     os.environ['PATH'] += ':/usr/sbin:/sbin'
     with tempfile.TemporaryDirectory(dir='/var/tmp') as folder:
         disk, append, environment = prepare(options, folder)
-        cpus = str(options.cpus)
-        commands = {'veneer': [options.veneer, 'run', 'bench', '--engine', options.engine, '--cpus', cpus, '--memory',
-                               f'{options.memory}M']}
-        if not options.no_tcg:
-            commands['tcg'] = ['qemu-system-x86_64', '-accel', 'tcg', '-cpu', 'max,la57=off', '-m', str(options.memory), '-smp',
-                               cpus, '-nodefaults', '-display', 'none', '-serial', 'stdio', '-no-reboot', '-snapshot', '-drive',
-                               f'file={disk},format=raw,if=virtio', '-kernel', f'{folder}/kernel', '-initrd',
-                               f'{folder}/initrd', '-append', append]
+        commands = guest_commands(options, folder, disk, append)
         times = {name: [] for name in commands}
         failures = 0
         for _ in range(options.runs):

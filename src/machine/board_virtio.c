@@ -63,9 +63,11 @@ static void *serve(void *context)
     return NULL;
 }
 
-/* Until io_thread_go the loop is the caller's. NULL and an error when there is no thread to be had. */
-static struct io_thread *io_thread_new(struct error *error)
+/* Until io_thread_go the loop is the caller's. The device's name is the thread's, for who looks what costs time. NULL and an error when
+ * there is no thread to be had. */
+static struct io_thread *io_thread_new(const char *device, struct error *error)
 {
+    char name[16]; /* the kernel's limit */
     struct io_thread *io = calloc(1, sizeof *io);
     if (!io) {
         error_set(error, ENOMEM, "no memory for an I/O thread");
@@ -84,6 +86,8 @@ static struct io_thread *io_thread_new(struct error *error)
         free(io);
         return NULL;
     }
+    snprintf(name, sizeof name, "io-%.12s", device);
+    pthread_setname_np(io->thread, name);
     return io;
 }
 
@@ -212,7 +216,7 @@ int board_virtio_add(struct machine *machine, const struct board_virtio_config *
     board->kind = config->kind;
     board->make = config->make;
     board->release = config->release;
-    board->own_io = config->own_thread ? io_thread_new(error) : NULL;
+    board->own_io = config->own_thread ? io_thread_new(config->id, error) : NULL;
     board->io = config->own_thread ? board->own_io : machine->slow_io;
     int status = board->io ? make(board, config, error) : -ENOMEM;
     io_thread_go(board->own_io);
@@ -277,7 +281,7 @@ static struct virtio_device *make_rng(struct machine *machine, const struct virt
 int board_virtio_create(struct machine *machine, struct error *error)
 {
     static const struct board_virtio_config rng = {.id = "rng", .make = make_rng};
-    machine->slow_io = io_thread_new(error);
+    machine->slow_io = io_thread_new("others", error);
     if (!machine->slow_io)
         return -ENOMEM;
     int status = board_virtio_add(machine, &rng, error);
