@@ -31,6 +31,7 @@ struct virtio_fuzz {
     uint64_t room[FUZZ_QUEUES][FUZZ_SIZE_MAX]; /* writable bytes of the chain with that ID */
     unsigned slot;
     bool set_up;
+    bool raw_damages; /* chains at random may tell the device to change memory anywhere */
     bool damaged; /* since the set-up: the rings may hold anything, and what is used in them is not looked at */
     void (*finish)(void *context); /* completes what the device holds; NULL: nothing to do */
     /* Makes a request that the device may understand; choice: 0 to 25. NULL: chains at random take its place. */
@@ -52,13 +53,32 @@ static inline void virtio_fuzz_take(struct virtio_fuzz *fuzz)
         }
 }
 
+/* The loop polls while it is served, so that it does not come to sleep by itself here. */
+static inline void virtio_fuzz_sleep(struct virtio_fuzz *fuzz)
+{
+    struct virtio_io *io = fuzz->virtio->io;
+    if (!io->started)
+        return;
+    io->poller.sleep(io->poller.context);
+    io->poller.wake(io->poller.context);
+}
+
 static inline void virtio_fuzz_serve(struct virtio_fuzz *fuzz)
 {
     driver_board_settle(&fuzz->board);
     if (fuzz->finish)
         fuzz->finish(fuzz->context);
     driver_board_settle(&fuzz->board);
+    virtio_fuzz_sleep(fuzz);
     virtio_fuzz_take(fuzz);
+}
+
+/* Says when the driver wants to be interrupted. */
+static inline void virtio_fuzz_want(struct virtio_fuzz *fuzz, unsigned choice)
+{
+    for (unsigned i = 0; i < FUZZ_QUEUES && fuzz->set_up; i++)
+        if (fuzz->queue[i].size)
+            driver_want_interrupt(&fuzz->queue[i], choice & 1, choice >> 1 & 3);
 }
 
 static inline void virtio_fuzz_reset(struct virtio_fuzz *fuzz)
@@ -146,6 +166,7 @@ static inline void virtio_fuzz_add(struct virtio_fuzz *fuzz, struct fuzz_input *
         if (choice & 0x80 && i > 0)
             pieces[i].length = 512;
     }
+    fuzz->damaged |= fuzz->raw_damages;
     virtio_fuzz_offer(fuzz, ((choice & 1) + 2 * extra) % FUZZ_QUEUES, pieces, readable, writable,
                       (choice & 16 ? FUZZ_INDIRECT : 0) | (choice & 32 ? FUZZ_NOTIFY : 0));
 }
@@ -163,6 +184,30 @@ static inline void virtio_fuzz_memory(struct virtio_fuzz *fuzz, struct fuzz_inpu
     memcpy(ram_host(&fuzz->board.ram, gpa, length), &value, length);
 }
 
+/* An access to the common structure by the window in configuration space (4.1.4.9). */
+static inline void virtio_fuzz_window(struct virtio_fuzz *fuzz, struct fuzz_input *input, bool write)
+{
+    struct driver_board *board = &fuzz->board;
+    unsigned bar = 0, window = 0, at = (unsigned)driver_config_read(board, 0x34, 1);
+    for (unsigned i = 0; at && i < 16; i++, at = (unsigned)driver_config_read(board, at + 1, 1)) {
+        uint64_t type = driver_config_read(board, at, 1) == 9 ? driver_config_read(board, at + 3, 1) : 0;
+        if (type == 1)
+            bar = (unsigned)driver_config_read(board, at + 4, 1);
+        else if (type == 5)
+            window = at;
+    }
+    uint64_t offset = fuzz_take(input, 1);
+    unsigned size = 1u << (offset & 3);
+    driver_config_write(board, window + 4, 1, bar);
+    driver_config_write(board, window + 8, 4, offset >> 2);
+    driver_config_write(board, window + 12, 4, size);
+    if (write)
+        driver_config_write(board, window + 16, size < 4 ? size : 4, fuzz_take(input, 4));
+    else
+        driver_config_read(board, window + 16, size < 4 ? size : 4);
+    fuzz->damaged |= write;
+}
+
 static inline void virtio_fuzz_registers(struct virtio_fuzz *fuzz, struct fuzz_input *input)
 {
     unsigned choice = (unsigned)fuzz_take(input, 1), size = 1u << (choice & 3);
@@ -173,6 +218,8 @@ static inline void virtio_fuzz_registers(struct virtio_fuzz *fuzz, struct fuzz_i
             driver_config_write(&fuzz->board, 4, 2, choice & 0x80 ? 6 : 2);
         else if (choice & 0x20 && at >= 0x40)
             driver_config_write(&fuzz->board, at, size, fuzz_take(input, size));
+        else if (choice & 0x80)
+            virtio_fuzz_window(fuzz, input, choice & 0x20);
         else
             driver_config_read(&fuzz->board, at, size);
     } else if (choice & 0x20) {
@@ -269,7 +316,11 @@ static inline void virtio_fuzz_run(struct virtio_fuzz *fuzz, const uint8_t *data
             break;
         case 3: case 4: virtio_fuzz_memory(fuzz, &input, extra); break;
         case 5: driver_write(&fuzz->board, fuzz->board.notify + 4 * fuzz_take(&input, 1), 2, 0); break;
-        case 6: virtio_fuzz_serve(fuzz); break;
+        case 6:
+            if (extra >= 16)
+                virtio_fuzz_want(fuzz, extra);
+            virtio_fuzz_serve(fuzz);
+            break;
         case 7: virtio_fuzz_registers(fuzz, &input); break;
         case 8: driver_reset(&fuzz->board, false); fuzz->set_up = false; break;
         default: virtio_fuzz_save(fuzz, &input); break;
