@@ -8,10 +8,21 @@
 #include <string.h>
 
 #include "cli/disk.h"
+#include "cli/option.h"
 #include "cli/share.h"
 #include "host/control.h"
 
 #define PATIENCE_MS 20000 /* for the machine's own work */
+#define TIMEOUT_MAX 3600u /* seconds */
+
+int attach_parse_timeout(const char *value, unsigned *ret_seconds, struct error *error)
+{
+    uint64_t seconds;
+    int r = option_number(value, 1, TIMEOUT_MAX, &seconds, error);
+    if (r == 0)
+        *ret_seconds = (unsigned)seconds;
+    return r;
+}
 
 static struct json_object *new_request(const char *verb)
 {

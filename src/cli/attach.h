@@ -7,9 +7,12 @@
 #include "base/error.h"
 
 #define ATTACH_TIMEOUT_SECONDS 30u
-#define ATTACH_TIMEOUT_MAX 3600u
+#define ATTACH_TIMEOUT_HELP "how long the guest may take to let go of it (default: 30)"
 
 /* Each returns 0 or a negative errno with a sentence. `machine` is its name. */
+
+/* The value of detach's option --timeout. */
+int attach_parse_timeout(const char *value, unsigned *ret_seconds, struct error *error);
 
 /* value: as for run's --disk. id: the disk's name, or NULL. Prints the name that it got. */
 int attach_disk(const char *machine, const char *value, const char *id, struct error *error);

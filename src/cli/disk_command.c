@@ -20,13 +20,12 @@
 #include "cli/format.h"
 #include "cli/verb.h"
 
-
 struct disk_config {
     struct cli_format format; /* first, for its parser */
     const char *disk_format, *to, *backing, *backing_format;
     unsigned cluster_bits;
     const char *id, *machine;
-    unsigned seconds; /* 0: the default */
+    unsigned seconds;
 };
 
 static int take_format(const char **ret_format, const char *value, struct error *error)
@@ -87,11 +86,7 @@ static int parse_machine(void *config, const char *value, struct error *error)
 
 static int parse_timeout(void *config, const char *value, struct error *error)
 {
-    uint64_t seconds;
-    int r = option_number(value, 1, ATTACH_TIMEOUT_MAX, &seconds, error);
-    if (r == 0)
-        ((struct disk_config *)config)->seconds = (unsigned)seconds;
-    return r;
+    return attach_parse_timeout(value, &((struct disk_config *)config)->seconds, error);
 }
 
 static const struct option_spec create_options[] = {
@@ -112,7 +107,7 @@ static const struct option_spec attach_options[] = {
     {"id", "ID", "the disk's name in the machine (default: disk0 or the next that is free; it is printed)", parse_id},
     {NULL, NULL, NULL, NULL}};
 static const struct option_spec detach_options[] = {
-    {"timeout", "SECONDS", "how long the guest may take to let go of it (default: 30)", parse_timeout},
+    {"timeout", "SECONDS", ATTACH_TIMEOUT_HELP, parse_timeout},
     {NULL, NULL, NULL, NULL}};
 static const struct option_spec convert_options[] = {
     {"disk-format", "FORMAT", "of FROM: raw or qcow2 (default: told from the file)", parse_disk_format},
@@ -282,7 +277,7 @@ static int attach(const char *const *operand, void *context, struct error *error
 static int detach(const char *const *operand, void *context, struct error *error)
 {
     const struct disk_config *config = context;
-    return detach_disk(operand[0], operand[1], config->seconds ? config->seconds : ATTACH_TIMEOUT_SECONDS, error);
+    return detach_disk(operand[0], operand[1], config->seconds, error);
 }
 
 static const struct verb verbs[] = {
@@ -299,7 +294,7 @@ static int disk_run(int argc, char **argv)
     static const struct verb_command command = {
         .name = "disk", .about = "Disks are the files that 'veneer run --disk' gives to guests.",
         .verbs = verbs, .count = sizeof verbs / sizeof verbs[0]};
-    struct disk_config config = {0};
+    struct disk_config config = {.seconds = ATTACH_TIMEOUT_SECONDS};
     return verb_command_run(&command, argc, argv, &config);
 }
 

@@ -1,53 +1,47 @@
 /* share_command.c - `veneer share`: gives folders to a running machine and takes them back. */
-#include <errno.h>
-#include <stdio.h>
-#include <string.h>
-
-#include "base/log.h"
 #include "cli/attach.h"
 #include "cli/command.h"
-#include "cli/option.h"
 #include "cli/share.h"
+#include "cli/verb.h"
+
+struct share_config {
+    unsigned seconds;
+};
 
 static int parse_timeout(void *config, const char *value, struct error *error)
 {
-    uint64_t seconds;
-    int r = option_number(value, 1, ATTACH_TIMEOUT_MAX, &seconds, error);
-    if (r == 0)
-        *(unsigned *)config = (unsigned)seconds;
-    return r;
+    return attach_parse_timeout(value, &((struct share_config *)config)->seconds, error);
 }
 
-static const struct option_spec options[] = {
-    {"timeout", "SECONDS", "for detach: how long the guest may take to let go of it (default: 30)", parse_timeout},
+static const struct option_spec attach_options[] = {{NULL, NULL, NULL, NULL}};
+static const struct option_spec detach_options[] = {
+    {"timeout", "SECONDS", ATTACH_TIMEOUT_HELP, parse_timeout},
     {NULL, NULL, NULL, NULL}};
+
+static int attach(const char *const *operand, void *context, struct error *error)
+{
+    (void)context;
+    return attach_share(operand[0], operand[1], error);
+}
+
+static int detach(const char *const *operand, void *context, struct error *error)
+{
+    const struct share_config *config = context;
+    return detach_share(operand[0], operand[1], config->seconds, error);
+}
+
+static const struct verb verbs[] = {
+    {"attach", "NAME " SHARE_FORM, "gives a folder to the running machine NAME, as 'veneer run --share' does at its start", 2, 2,
+     attach_options, attach},
+    {"detach", "NAME TAG", "takes it back when the guest has let go of it", 2, 2, detach_options, detach},
+};
 
 static int share_run(int argc, char **argv)
 {
-    unsigned seconds = ATTACH_TIMEOUT_SECONDS;
-    const char *operand[3] = {NULL, NULL, NULL};
-    struct error error;
-    int operands = 0, rest;
-    bool dashes;
-    int r = option_parse_operands(options, argc, argv, &seconds, operand, 3, &operands, &rest, &dashes, &error);
-    if (r > 0) {
-        puts("usage: veneer share attach NAME " SHARE_FORM "\n       veneer share detach [OPTION...] NAME TAG\n\n"
-             "Gives a folder of this host to the running machine NAME, as 'veneer run --share' does at its start, and takes it\n"
-             "back.\n\noptions:");
-        option_help(options, stdout);
-        return 0;
-    }
-    bool attach = operands > 0 && strcmp(operand[0], "attach") == 0;
-    if (r == 0 && (operands != 3 || rest < argc || (!attach && strcmp(operand[0], "detach") != 0)))
-        r = error_set(&error, EINVAL, "usage: veneer share attach NAME " SHARE_FORM ", or veneer share detach NAME TAG");
-    if (r < 0) {
-        log_error("%s", error.text);
-        return STATUS_USAGE;
-    }
-    r = attach ? attach_share(operand[1], operand[2], &error) : detach_share(operand[1], operand[2], seconds, &error);
-    if (r < 0)
-        log_error("%s", error.text);
-    return r < 0;
+    static const struct verb_command command = {.name = "share", .about = "Shares are folders of this host in a guest.",
+                                                .verbs = verbs, .count = sizeof verbs / sizeof verbs[0]};
+    struct share_config config = {.seconds = ATTACH_TIMEOUT_SECONDS};
+    return verb_command_run(&command, argc, argv, &config);
 }
 
 const struct command command_share = {"share", "give folders to a running machine and take them back", share_run};
