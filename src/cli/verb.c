@@ -39,16 +39,20 @@ static int unknown(const struct verb_command *command, const char *name)
 static int run_verb(const struct verb_command *command, const struct verb *verb, int argc, char **argv, void *config)
 {
     const char *operand[VERB_OPERANDS_MAX] = {NULL};
+    const char *options = verb->options->name ? " [OPTION...]" : "";
+    char words[64]; /* what errors call it */
     struct error error;
     int operands, rest;
     bool dashes;
+    snprintf(words, sizeof words, "%s %s", command->name, verb->name);
+    argv[0] = words;
     int r = option_parse_operands(verb->options, argc, argv, config, operand, verb->most, &operands, &rest, &dashes, &error);
     if (r > 0) {
         help(command);
         return 0;
     }
     if (r == 0 && (rest < argc || operands < verb->least))
-        r = error_set(&error, EINVAL, "usage: veneer %s %s %s [OPTION...]", command->name, verb->name, verb->operands);
+        r = error_set(&error, EINVAL, "usage: veneer %s %s%s", words, verb->operands, options);
     if (r < 0) {
         log_error("%s", error.text);
         return STATUS_USAGE;

@@ -68,6 +68,11 @@ expect 2 "a tag has neither spaces nor control characters" run --share "$dir:my 
 expect 2 "has the tag of another share" run --share "$dir:data" --share /tmp:data:ro
 expect 2 "is one too many; at most 8 folders can be shared" run $(for i in 1 2 3 4 5 6 7 8 9; do echo "--share /tmp:t$i"; done)
 expect 2 "" run --share "/$(printf %05000d 0):t"
+expect 2 "share needs a verb; give attach or detach" share
+expect 2 "usage: veneer share attach NAME HOST:TAG[:ro]" share attach web
+expect 2 "'c': this word is one too many; 'veneer share detach --help' tells more" share detach a b c
+expect 2 "usage: veneer share detach NAME TAG [OPTION...]" share detach a
+expect 2 "option '--timeout': '0' is out of range" share detach a b --timeout 0
 expect 2 "option '--disk': '' names no file; give FILE[,ro]" run --disk ''
 expect 2 "option '--disk': 'x,rw' has the unknown part 'rw'; give FILE[,ro]" run --disk x,rw
 expect 2 "option '--disk': 'x,cache=no' has the unknown part 'cache='" run --disk x,cache=no
