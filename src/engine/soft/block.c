@@ -288,7 +288,6 @@ static struct block *enter(struct block_cache *cache, const struct draft *draft,
     block->bytes = (uint16_t)draft->length;
     block->count = (uint16_t)draft->count;
     block->runs = 0;
-    block->trace = NULL;
     block->parts = NULL;
     block->live_known = false;
     block->plain = is_plain(&draft->insn[draft->count - 1]);

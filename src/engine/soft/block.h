@@ -43,8 +43,7 @@ struct block {
     uint16_t bytes;             /* that it depends on */
     uint16_t count;             /* of instructions */
     uint16_t runs;              /* for a tier: how often it was offered the block */
-    struct trace *trace;        /* for a tier: what it made that starts with it */
-    struct trace_part *parts;   /* for a tier: of what else it is a part */
+    struct trace_part *parts;   /* for a tier: of what it is a part */
     uint32_t live;              /* for a tier: arithmetic flags that are read before they are written, if known */
     bool live_known;
     bool plain;                 /* ends without touching mode, privilege, interrupts or activity */

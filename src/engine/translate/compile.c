@@ -337,9 +337,7 @@ static bool publish(struct compiler *c)
                                              .second = (uint16_t)(c->second[i] - trace->indirect_entry),
                                              .begin = (int16_t)(c->begin[i] - c->linear), .part = (uint8_t)part};
     }
-    trace->next = trace->block->trace;
-    trace->block->trace = trace;
-    t->by_address[t->traces++] = trace;
+    traces_enter(t, trace);
     t->code.used = (trace->end + 15) & ~(size_t)15;
     t->stats.traces++;
     return true;

@@ -114,23 +114,35 @@ static bool touches(const struct trace *trace, uint64_t page)
     return PAGE(trace->linear) == page || (crosses(trace) && PAGE(trace->linear) + 1 == page);
 }
 
+/* Clears what touches the page among the slots of [first, first + count), which may wrap. */
+static void forget_slots(struct translate_vcpu *t, unsigned context, unsigned first, unsigned count, uint64_t page)
+{
+    for (unsigned end = first + count, from = first; from < end;) {
+        unsigned word = from / 64 % (JUMP_ENTRIES / 64), skip = from % 64;
+        for (uint64_t left = t->jump_used[context][word] >> skip << skip; left; left &= left - 1) {
+            unsigned slot = word * 64 + (unsigned)__builtin_ctzll(left);
+            if (touches(t->jump_trace[context][slot], page))
+                clear(t, context, slot);
+        }
+        from += 64 - skip;
+    }
+}
+
+/* The addresses of a page have neighbouring slots in `jump`, two a slot; those of `victim` are few. */
 void jumps_forget_page(struct translate_vcpu *t, uint64_t linear)
 {
+    const uint64_t page = PAGE(linear), start = page << 12;
     unsigned bit = page_bit(linear);
     if (!(t->jump_pages[bit / 64] >> (bit % 64) & 1))
         return;
     for (unsigned context = 0; context < X86_TLB_CONTEXTS; context++) {
-        for (unsigned word = 0; word < JUMP_ENTRIES / 64; word++) {
-            for (uint64_t left = t->jump_used[context][word]; left; left &= left - 1) {
-                unsigned slot = word * 64 + (unsigned)__builtin_ctzll(left);
-                if (touches(t->jump_trace[context][slot], PAGE(linear)))
-                    clear(t, context, slot);
-            }
-        }
+        forget_slots(t, context, jump_slot(start), RAM_PAGE_SIZE / 2 + 1, page);
+        forget_slots(t, context, jump_slot(start - X86_INSN_MAX), X86_INSN_MAX / 2 + 1, page); /* that cross into it */
         for (unsigned word = 0; word < VICTIMS / 64; word++) {
             for (uint64_t left = t->victim_used[context][word]; left; left &= left - 1) {
                 unsigned slot = word * 64 + (unsigned)__builtin_ctzll(left);
-                if (touches(t->victim[context][slot].trace, PAGE(linear)))
+                const struct jump_victim *victim = &t->victim[context][slot];
+                if (page - PAGE(victim->linear) <= 1 && touches(victim->trace, page))
                     clear_victim(t, context, slot);
             }
         }

@@ -21,14 +21,6 @@ static unsigned context_of(const struct x86_core *core)
     return (unsigned)(core->tlb_now - core->tlb[0]) / X86_TLB_ENTRIES;
 }
 
-static struct trace *find_trace(const struct block *block, uint64_t linear, unsigned context)
-{
-    struct trace *trace = block->trace;
-    while (trace && (trace->linear != linear || trace->context != context))
-        trace = trace->next;
-    return trace;
-}
-
 static struct trace *translate(struct translate_vcpu *t, struct block *block, uint64_t linear)
 {
     if (++block->runs < HOT)
@@ -40,50 +32,6 @@ static struct trace *translate(struct translate_vcpu *t, struct block *block, ui
         trace = compile(t, block, linear);
     }
     return trace;
-}
-
-void traces_flush(struct translate_vcpu *t)
-{
-    for (size_t i = 0; i < t->traces; i++)
-        for (unsigned n = 0; n < t->by_address[i]->parts; n++) {
-            struct block *block = t->by_address[i]->part[n].block;
-            block->trace = NULL;
-            block->parts = NULL;
-        }
-    t->traces = 0;
-    t->arena_used = 0;
-    t->code.used = t->thunks.end;
-    t->link_from = NULL;
-    t->stats.flushes++;
-    jumps_forget(t, false);
-    spaces_forget(t);
-}
-
-static void drop_trace(struct translate_vcpu *t, struct trace *trace)
-{
-    trace->dead = true;
-    unlink_incoming(t, trace);
-    jumps_drop(t, trace);
-    if (t->link_from && t->link_from->trace == trace)
-        t->link_from = NULL;
-    struct trace **at = &trace->block->trace;
-    while (*at != trace)
-        at = &(*at)->next;
-    *at = trace->next;
-    for (unsigned i = 0; i < trace->parts; i++) {
-        struct trace_part **part = &trace->part[i].block->parts;
-        while (*part != &trace->part[i])
-            part = &(*part)->next;
-        *part = trace->part[i].next;
-    }
-    t->stats.dropped++;
-}
-
-/* The block is being dropped: nothing may lead to a trace that depends on it any more. */
-void tier_dropped(struct engine_vcpu *vcpu, struct block *block)
-{
-    while (block->parts)
-        drop_trace(translate_of(vcpu), block->parts->trace);
 }
 
 /* ---- flags between the two worlds ---- */
@@ -308,7 +256,7 @@ bool tier_run(struct engine_vcpu *vcpu, struct block *block, uint64_t linear, bo
         t->no_vectors = false;
         return false;
     }
-    struct trace *trace = find_trace(block, linear, context);
+    struct trace *trace = traces_find(t, block, linear, context);
     if (!trace)
         trace = translate(t, block, linear);
     if (!trace) {

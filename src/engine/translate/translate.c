@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <sys/auxv.h>
-#include <sys/mman.h>
 
 #include "engine/soft/soft.h"
 #include "engine/translate/vcpu.h"
@@ -25,12 +24,6 @@ static int translate_probe(struct error *error)
     return r;
 }
 
-static void *reserve(size_t size)
-{
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return memory == MAP_FAILED ? NULL : memory;
-}
-
 static void tier_close(struct engine_vcpu *vcpu)
 {
     struct translate_vcpu *t = translate_of(vcpu);
@@ -39,10 +32,7 @@ static void tier_close(struct engine_vcpu *vcpu)
     compile_close(t);
     check_close(t);
     codemem_close(&t->code);
-    if (t->arena)
-        munmap(t->arena, t->arena_size);
-    if (t->by_address)
-        munmap(t->by_address, TRACES_MAX * sizeof t->by_address[0]);
+    traces_close(t);
 }
 
 static int tier_open(struct engine_vcpu *vcpu, struct error *error)
@@ -54,10 +44,7 @@ static int tier_open(struct engine_vcpu *vcpu, struct error *error)
         r = codemem_open(&t->code, quarter, error);
     if (r < 0)
         return r;
-    t->arena_size = quarter;
-    t->arena = reserve(t->arena_size);
-    t->by_address = reserve(TRACES_MAX * sizeof t->by_address[0]);
-    if (!t->arena || !t->by_address || spaces_open(t) < 0 || compile_open(t) < 0) {
+    if (traces_open(t, quarter) < 0 || spaces_open(t) < 0 || compile_open(t) < 0) {
         tier_close(vcpu);
         return error_set(error, ENOMEM, "no memory for translated code");
     }

@@ -84,7 +84,7 @@ struct trace_insn {
 
 struct trace {
     struct block *block;     /* the first */
-    struct trace *next;      /* that starts with the same block */
+    struct trace *next;      /* in its bucket */
     uint64_t linear;
     uint32_t entry;          /* for direct jumps */
     uint32_t entry_resident; /* the same, for jumps from traces with the registers resident that this one uses */
@@ -222,6 +222,8 @@ struct translate_vcpu {
     size_t arena_used, arena_size;
     struct trace **by_address; /* all traces, in the order of their code */
     size_t traces;
+    struct trace **bucket;     /* by linear address and context */
+    size_t buckets;            /* a power of two, as befits the arena */
     struct site fault;         /* where a host fault in translated code leaves to */
     struct site *link_from;    /* the jump to link when the next trace is found */
     bool check;                /* compare each trace with the interpreter (check.c) */
@@ -312,11 +314,17 @@ void spaces_close(struct translate_vcpu *t);
 void spaces_switch(struct translate_vcpu *t, bool keep);
 void spaces_forget(struct translate_vcpu *t);
 
-/* The tier's operations for engine/soft (run.c). */
+/* The tier's operations for engine/soft (run.c, traces.c). */
 bool tier_run(struct engine_vcpu *vcpu, struct block *block, uint64_t linear, bool *ret_plain);
 void tier_dropped(struct engine_vcpu *vcpu, struct block *block);
 
-/* Forgets all translations. No trace runs. */
+/* traces.c. traces_open: the arena's size in bytes; returns 0, or -1 without memory (then, too, traces_close is due).
+ * traces_find: the trace that starts with the block, for this linear address, or NULL. traces_enter: makes it known.
+ * traces_flush: forgets all translations; no trace runs. */
+int traces_open(struct translate_vcpu *t, size_t arena_size);
+void traces_close(struct translate_vcpu *t);
+struct trace *traces_find(const struct translate_vcpu *t, const struct block *block, uint64_t linear, unsigned context);
+void traces_enter(struct translate_vcpu *t, struct trace *trace);
 void traces_flush(struct translate_vcpu *t);
 
 /* fault.c: host signals that a guest's own instruction caused (#DE, #XM, a misaligned vector operand) leave
