@@ -119,6 +119,7 @@ static int make_arguments(const struct image_build *build, struct arguments *arg
     add(arguments, "--include=%s%s%s", debian_packages, build->packages ? "," : "", build->packages ? build->packages : "");
     add(arguments, "--dpkgopt=force-unsafe-io"); /* what a crash leaves is thrown away */
     add(arguments, "--extract-hook=%s", debian_extract_hook);
+    add(arguments, "--extract-hook=%s", debian_initramfs_hook);
     if (build->agent) {
         add(arguments, "--customize-hook=mkdir -p \"$1/usr/lib/veneer\"");
         add(arguments, "--customize-hook=upload '%s' /usr/lib/veneer/veneer-agent", build->agent);

@@ -6,21 +6,9 @@ const char debian_packages[] =
     "linux-image-cloud-amd64,initramfs-tools,lz4,kmod,udev,systemd,systemd-sysv,dbus,e2fsprogs,"
     "debian-archive-keyring,ca-certificates,procps,iproute2,less,nano,login,passwd,mount";
 
-/* The initramfs holds the drivers of a root disk on virtio and the agent's vsock, and looks for no disk to resume from. */
 const char debian_extract_hook[] =
     "set -e\n"
-    "mkdir -p \"$1/etc/initramfs-tools/conf.d\" \"$1/usr/share/initramfs-tools/modules.d\" \"$1/etc/kernel\"\n"
-    "cat >\"$1/etc/initramfs-tools/conf.d/veneer.conf\" <<'EOF'\n"
-    "MODULES=list\n"
-    "BUSYBOX=n\n"
-    "COMPRESS=lz4\n"
-    "RESUME=none\n"
-    "FSTYPE=ext4\n"
-    "EOF\n"
-    "cat >\"$1/usr/share/initramfs-tools/modules.d/veneer\" <<'EOF'\n"
-    "virtio_pci\n"
-    "virtio_blk\n"
-    "EOF\n"
+    "mkdir -p \"$1/etc/kernel\"\n"
     "echo 'ro quiet' >\"$1/etc/kernel/cmdline\"\n"
     "cat >\"$1/etc/fstab\" <<'EOF'\n"
     "# <file system> <mount point> <type> <options> <dump> <pass>\n"
@@ -28,7 +16,9 @@ const char debian_extract_hook[] =
     "EOF\n";
 
 /* Root logs in on the console without a password, since who has the console has the disk. Timers that want a network or do
- * housekeeping for disks that live for years stay off. */
+ * housekeeping for disks that live for years stay off. The modules that are not loaded ahead come with their first use, or
+ * have no use in a virtual machine. Users and groups of packages are as their installation left them (.updated), so
+ * systemd-sysusers has nothing to do until /usr changes. */
 const char debian_customize_hook[] =
     "set -e\n"
     "echo debian >\"$1/etc/hostname\"\n"
@@ -44,10 +34,15 @@ const char debian_customize_hook[] =
     " getty@tty1.service; do\n"
     "    chroot \"$1\" systemctl -q disable \"$unit\"\n"
     "done\n"
+    "for module in dm_mod drm efi_pstore loop; do\n"
+    "    ln -s /dev/null \"$1/etc/systemd/system/modprobe@$module.service\"\n"
+    "done\n"
     "if [ -e \"$1/usr/lib/systemd/system/veneer-agent.service\" ]; then\n"
+    "    echo vmw_vsock_virtio_transport >\"$1/usr/lib/modules-load.d/veneer-agent.conf\"\n"
     "    chmod 755 \"$1/usr/lib/veneer/veneer-agent\"\n"
     "    chroot \"$1\" systemctl -q enable veneer-agent.service\n"
     "fi\n"
     "rm -f \"$1/etc/apt/apt.conf.d/99mmdebstrap\" \"$1\"/etc/ssh/ssh_host_*\n"
     ": >\"$1/etc/machine-id\"\n"
-    "rm -f \"$1/var/lib/dbus/machine-id\" \"$1/etc/resolv.conf\"\n";
+    "rm -f \"$1/var/lib/dbus/machine-id\" \"$1/etc/resolv.conf\"\n"
+    "touch \"$1/etc/.updated\" \"$1/var/.updated\"\n";

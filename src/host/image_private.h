@@ -16,7 +16,8 @@ int image_digest(int fd, uint64_t size, const struct image_progress *progress, c
                  struct error *error);
 
 /* Shell scripts that mmdebstrap runs on this host with the new root as $1, and packages for --include. */
-extern const char debian_extract_hook[];   /* before anything is configured: what the initramfs is made from */
+extern const char debian_extract_hook[];   /* before anything is configured */
+extern const char debian_initramfs_hook[]; /* the same: what the initramfs is made from */
 extern const char debian_customize_hook[]; /* at the end */
 extern const char debian_packages[];
 
