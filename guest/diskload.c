@@ -6,7 +6,9 @@
  *   diskload DEVICE verify SIZE DEPTH SECONDS [SEED]
  *       writes, discards, zeroes and flushes at random, DEPTH at a time, never two on one block at once, and reads back; every block holds
  *       its number and how often it was written. Ends with status 1 at the first difference, and 3 when a request
- *       fails (as they do when the driver is unbound meanwhile). */
+ *       fails (as they do when the driver is unbound meanwhile).
+ *
+ * Ends with status 4 when there is no such disk, or Linux is just deleting it: then it says of an open one that its size is 0. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -224,12 +226,12 @@ int main(int argc, char **argv)
     device = open(argv[1], O_RDWR | O_DIRECT | O_CLOEXEC);
     if (device < 0)
         device = open(argv[1], O_RDONLY | O_DIRECT | O_CLOEXEC);
+    if (device < 0 && (errno == ENOENT || errno == ENXIO))
+        return fprintf(stderr, "diskload: %s: no such disk\n", argv[1]), 4;
     if (device < 0 || ioctl(device, BLKGETSIZE64, &device_size) < 0)
         fail(argv[1]);
-    if (device_size == 0) { /* a disk that is just being removed */
-        errno = ENXIO;
-        fail(argv[1]);
-    }
+    if (device_size == 0)
+        return fprintf(stderr, "diskload: %s: Linux says that its size is 0\n", argv[1]), 4;
     if (argc > 6)
         random_state ^= strtoull(argv[6], NULL, 10) * 0x9e3779b97f4a7c15u;
     blocks = device_size / size;

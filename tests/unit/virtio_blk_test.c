@@ -2,6 +2,8 @@
 #include "device/virtio/blk.h"
 
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 
 #include "device/virtio/rng.h"
 #include "device_check.h"
@@ -270,6 +272,56 @@ static void test_saved_disk(void)
     end();
 }
 
+static atomic_bool reading;
+static _Atomic unsigned readings, wrong;
+
+static void *capacity_reader(void *context)
+{
+    (void)context;
+    while (reading) {
+        wrong += driver_read(&board, board.config, 8) != DISK / 512;
+        readings++;
+        sched_yield();
+    }
+    return NULL;
+}
+
+/* The capacity holds while the device is reset with requests under way, is without a driver, and starts again. */
+static void test_capacity(void)
+{
+    pthread_t thread;
+    begin(false, 0);
+    reading = true;
+    pthread_create(&thread, NULL, capacity_reader, NULL);
+    for (unsigned i = 0; i < 200; i++) {
+        unsigned before = readings;
+        memory->slow = true;
+        submit(OUT, 0, 4096, false, false);
+        driver_board_settle(&board);
+        driver_reset(&board, false);
+        CHECK(driver_status(&board) != 0); /* it waits for the write */
+        CHECK_EQ(driver_read(&board, board.config, 8), DISK / 512);
+        driver_board_settle(&board);
+        memory_block_finish(memory);
+        driver_reset(&board, true);
+        CHECK_EQ(driver_status(&board), 0);
+        CHECK_EQ(driver_read(&board, board.config, 8), DISK / 512);
+        memory->slow = false;
+        CHECK(driver_negotiate(&board, driver_offered(&board)));
+        CHECK_EQ(driver_read(&board, board.config, 8), DISK / 512);
+        driver_queue_init(&queue, &board.ram, RINGS, 1, 64, board.features);
+        driver_queue_setup(&board, &queue);
+        driver_ok(&board);
+        driver_board_settle(&board);
+        while (readings == before)
+            sched_yield();
+    }
+    reading = false;
+    pthread_join(thread, NULL);
+    CHECK_EQ(wrong, 0);
+    end();
+}
+
 static size_t counted(void *owner, void *bytes, size_t length)
 {
     size_t *total = owner;
@@ -320,6 +372,7 @@ int main(void)
     test_write_through();
     test_slow();
     test_saved_disk();
+    test_capacity();
     test_rng();
     CHECK_DONE();
 }
