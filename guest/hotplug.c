@@ -83,7 +83,7 @@ static void take_disk(unsigned slot)
     for (u64 start = rdtsc(); virtio_interrupt_count == before && rdtsc() - start < 20000000000ull;)
         pause();
     must(virtio_interrupt_count != before, "an interrupt of the disk", slot);
-    queue_want_interrupt(&disk.queue[0], false);
+    disk.by_interrupt = true;
     print("DISK slot%u %x\n", slot, data[0]);
     disk_sectors = 0;
     say_size();

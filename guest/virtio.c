@@ -2,14 +2,15 @@
  * rings, with and without indirect tables and event indexes, small and large queues, and resets in the middle.
  *
  * Options on the command line: "split" or "packed" for that alone; way=N for one way alone; operations=N for each
- * way; resets=N, under load; depth=N requests at once in each queue of a disk; seed=N; "ring3" to do it there, which
- * user.c says why. The disk is overwritten. Devices of other types are only reset and negotiated with. */
+ * way; resets=N, under load; depth=N requests at once in each queue of a disk; seed=N; "interrupts" to wait
+ * for them rather than look all the time; "ring3" to do it there, which user.c says why. The disk is overwritten. Devices of
+ * other types are only reset and negotiated with. */
 #include "blk.h"
 
 #define AFTER_RESET 64u /* verified operations after each reset */
 
 static unsigned operations, resets;
-static bool want_split, want_packed;
+static bool want_split, want_packed, want_interrupts;
 static struct virtio device;
 
 struct way {
@@ -63,6 +64,9 @@ static unsigned set_up(const struct way *way)
         return 0;
     while (queues < most && virtio_queue(&device, queues, way->size))
         queues++;
+    device.by_interrupt = want_interrupts && virtio_interrupts(&device, true);
+    if (device.by_interrupt)
+        sti();
     virtio_go(&device);
     return queues;
 }
@@ -92,6 +96,7 @@ static void check_interrupt(const struct way *way)
     cli();
     check(virtio_interrupt_count > before && status == BLK_OK, "an interrupt comes", "%u came, status %u",
           virtio_interrupt_count - before, status);
+    device.by_interrupt = false;
     virtio_interrupts(&device, false);
     queue_want_interrupt(queue, false);
 }
@@ -182,6 +187,7 @@ void kernel_main(void)
     resets = (unsigned)option("resets", 5);
     want_packed = !option("split", 0);
     want_split = !option("packed", 0);
+    want_interrupts = option("interrupts", 0);
     random_state = option("seed", random_state);
     blk_depth = (unsigned)option("depth", blk_depth);
     apic_enable();

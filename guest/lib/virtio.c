@@ -457,13 +457,36 @@ void *queue_take(struct queue *queue, u32 *ret_length)
     return taken(queue, id);
 }
 
-void *queue_wait(struct queue *queue, u32 *ret_length)
+static void *wait_looking(struct queue *queue, u32 *ret_length)
 {
     u64 start = rdtsc();
     void *owner;
     while (!(owner = queue_take(queue, ret_length)) && rdtsc() - start < PATIENCE)
         pause();
     return owner;
+}
+
+/* Asks first and looks then, so that no message is missed. Other queues' messages come by the same vector. */
+static void *wait_for_message(struct queue *queue, u32 *ret_length)
+{
+    u64 start = rdtsc();
+    void *owner = NULL;
+    while (!owner && rdtsc() - start < PATIENCE) {
+        u32 before = virtio_interrupt_count;
+        queue_want_interrupt(queue, true);
+        owner = queue_take(queue, ret_length);
+        while (!owner && virtio_interrupt_count == before && rdtsc() - start < PATIENCE)
+            pause();
+    }
+    queue_want_interrupt(queue, false);
+    if (!owner && (owner = queue_take(queue, ret_length)))
+        check(false, "interrupt", "none came for queue %u, though it has been used", queue->index);
+    return owner;
+}
+
+void *queue_wait(struct queue *queue, u32 *ret_length)
+{
+    return queue->virtio->by_interrupt ? wait_for_message(queue, ret_length) : wait_looking(queue, ret_length);
 }
 
 void queue_want_interrupt(struct queue *queue, bool want)

@@ -117,6 +117,7 @@ struct virtio {
     volatile u32 *msix_table;
     u64 offered, features;
     unsigned queues; /* that the device has */
+    bool by_interrupt; /* queue_wait waits for messages, which virtio_interrupts and STI let in, rather than look all the time */
     unsigned memory; /* which rings, 0 or 1: devices that are driven at the same time need their own */
     struct queue queue[QUEUES_MAX];
 };
