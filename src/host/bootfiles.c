@@ -14,9 +14,12 @@
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "base/confine.h"
 #include "host/bootfiles_private.h"
 
 #define DEADLINE_MS 60000
+#define CPU_SECONDS 50
+#define ADDRESS_SPACE (UINT64_C(1) << 30)
 #define READ_TOTAL_MAX (UINT64_C(8) << 30) /* bytes that the child may ask for */
 
 /* The child's end. */
@@ -49,6 +52,8 @@ static int ask(void *owner, uint64_t offset, void *bytes, size_t length)
 
 static void run_child(struct asker *asker, int kernel, int initrd)
 {
+    static const struct confine limits = {
+        .address_space = ADDRESS_SPACE, .file_size = BOOT_FILE_MAX, .cpu_seconds = CPU_SECONDS, .files = 3};
     struct boot_message done = {.kind = BOOT_DONE};
     /* Keep three descriptors, under fixed numbers, and nothing else. */
     int high[3] = {fcntl(asker->socket, F_DUPFD, 10), fcntl(kernel, F_DUPFD, 10), fcntl(initrd, F_DUPFD, 10)};
@@ -58,7 +63,7 @@ static void run_child(struct asker *asker, int kernel, int initrd)
     if (close_range(3, ~0u, 0) < 0)
         _exit(1);
     asker->socket = 0;
-    int r = bootfiles_confine();
+    int r = confine(&limits);
     if (r < 0)
         error_set(&done.error, -r, "the reader of the disk cannot be confined: %s", strerror(-r));
     else

@@ -31,7 +31,4 @@ typedef int boot_read_fn(void *owner, uint64_t offset, void *bytes, size_t lengt
 int bootfiles_look(boot_read_fn *read, void *owner, uint64_t size, int kernel, int initrd, struct bootfiles *ret_files,
                    struct error *error);
 
-/* Gives up what the child does not need. Returns 0 or a negative errno. */
-int bootfiles_confine(void);
-
 #endif
