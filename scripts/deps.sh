@@ -5,7 +5,7 @@ set -eu
 
 packages() {
     case $1 in
-    build) echo gcc libc6-dev meson ninja-build pkg-config libzydis-dev liblz4-dev libzstd-dev zlib1g-dev liblzma-dev liburing-dev libext2fs-dev libsqlite3-dev libjson-c-dev nettle-dev musl-tools ;;
+    build) echo gcc libc6-dev meson ninja-build pkg-config libzydis-dev liblz4-dev libzstd-dev zlib1g-dev liblzma-dev liburing-dev libext2fs-dev libsqlite3-dev libjson-c-dev nettle-dev libarchive-dev musl-tools ;;
     demo) echo ca-certificates busybox-static cpio gzip mmdebstrap debian-archive-keyring e2fsprogs uidmap ;;
     test) echo python3 binutils acpica-tools qemu-system-x86 qemu-utils e2fsprogs fdisk ;;
     *) echo "deps.sh: there is no group '$1'; give build, demo or test" >&2; exit 2 ;;

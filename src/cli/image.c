@@ -13,8 +13,8 @@
 #include "cli/format.h"
 #include "cli/progress.h"
 #include "cli/verb.h"
+#include "host/beside.h"
 #include "host/image.h"
-
 
 struct image_config {
     struct cli_format format; /* first, for its parser */
@@ -92,37 +92,19 @@ static const struct option_spec export_options[] = {
 
 static const struct option_spec no_options[] = {{NULL, NULL, NULL, NULL}};
 
-/* Where the build or the installation left the guest agent; static, or false when there is none. */
-static bool find_agent(const char **ret_agent, const char **ret_unit)
-{
-    static char agent[4096 + 256], unit[sizeof agent + 16];
-    char program[4096];
-    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    program[length > 0 ? length : 0] = 0;
-    char *slash = strrchr(program, '/');
-    if (slash)
-        *slash = 0;
-    const char *const folders[] = {"/guest/agent", "", VENEER_AGENT_DIR};
-    for (int i = 0; i < 3; i += 2) {
-        snprintf(agent, sizeof agent, "%s%s/veneer-agent", i == 0 ? program : "", folders[i]);
-        snprintf(unit, sizeof unit, "%s.service", agent);
-        if (access(agent, R_OK) == 0 && access(unit, R_OK) == 0) {
-            *ret_agent = agent;
-            *ret_unit = unit;
-            return true;
-        }
-    }
-    return false;
-}
-
 static int build(const char *const *operand, void *context, struct error *error)
 {
     struct image_config *config = context;
     char done[128];
     if (strcmp(operand[0], "debian") != 0)
         return error_set(error, EINVAL, "'%s' cannot be built; give debian", operand[0]);
-    if (!find_agent(&config->build.agent, &config->build.agent_unit))
+    char agent[BESIDE_PATH_MAX], unit[BESIDE_PATH_MAX];
+    if (beside_find("veneer-agent", agent, NULL) == 0 && beside_find("veneer-agent.service", unit, NULL) == 0) {
+        config->build.agent = agent;
+        config->build.agent_unit = unit;
+    } else {
         log_warning("the guest agent is not installed; the image is built without it");
+    }
     int r = image_build_debian(config->store, &config->build, progress_begin(), error);
     snprintf(done, sizeof done, "image '%s' built", config->build.name);
     progress_end(r == 0 ? done : NULL);

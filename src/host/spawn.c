@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,15 +24,29 @@ static void set_path(void)
     free(longer);
 }
 
-static void run_child(char *const argv[], int out, int err, int report, pid_t parent)
+/* The descriptors of a program, in the order of the numbers that they get; -1: none. */
+#define CHILD_FILES 4
+
+static void run_child(char *const argv[], const int files[CHILD_FILES], int report, pid_t parent)
 {
     sigset_t none;
+    int high[CHILD_FILES];
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    descriptors_restore();
     prctl(PR_SET_PDEATHSIG, SIGTERM);
-    int null = open("/dev/null", O_RDONLY);
-    if (getppid() == parent && null >= 0 && dup2(null, 0) >= 0 && dup2(out, 1) >= 0 && dup2(err, 2) >= 0) {
+    bool right = getppid() == parent; /* it may have died before that */
+    /* First out of the way of the numbers that are wanted. */
+    report = fcntl(report, F_DUPFD_CLOEXEC, 10);
+    for (int i = 0; i < CHILD_FILES; i++) {
+        bool none_given = files[i] < 0;
+        int from = none_given && i == 0 ? open("/dev/null", O_RDONLY | O_CLOEXEC) : files[i];
+        high[i] = from < 0 ? -1 : fcntl(from, F_DUPFD_CLOEXEC, 10);
+        right &= high[i] >= 0 || (none_given && i > 0);
+    }
+    for (int i = 0; i < CHILD_FILES && right; i++)
+        right = high[i] < 0 || dup2(high[i], i) >= 0;
+    if (right) {
+        descriptors_restore();
         set_path();
         setenv("LC_ALL", "C.UTF-8", 1);
         execvp(argv[0], argv);
@@ -44,6 +59,11 @@ static void run_child(char *const argv[], int out, int err, int report, pid_t pa
 
 int spawn_start(char *const argv[], struct spawn *ret_spawn, struct error *error)
 {
+    return spawn_start_with(argv, -1, -1, ret_spawn, error);
+}
+
+int spawn_start_with(char *const argv[], int in, int extra, struct spawn *ret_spawn, struct error *error)
+{
     int pipes[3][2] = {{-1, -1}, {-1, -1}, {-1, -1}}, code = 0;
     pid_t pid = -1, parent = getpid();
     for (int i = 0; i < 3 && !code; i++)
@@ -51,7 +71,7 @@ int spawn_start(char *const argv[], struct spawn *ret_spawn, struct error *error
     if (!code && (pid = fork()) < 0)
         code = errno;
     if (pid == 0)
-        run_child(argv, pipes[0][1], pipes[1][1], pipes[2][1], parent);
+        run_child(argv, (const int[CHILD_FILES]){in, pipes[0][1], pipes[1][1], extra}, pipes[2][1], parent);
     for (int i = 0; i < 3; i++)
         if (pipes[i][1] >= 0)
             close(pipes[i][1]);
@@ -138,6 +158,30 @@ static void collect(struct spawn *spawn, char *output, size_t limit, size_t *ret
     }
 }
 
+/* Puts the last line of what a program said behind the sentence that tells how it ended. */
+static void add_last_line(struct error *error, char *last)
+{
+    for (size_t end = strlen(last); end > 0 && last[end - 1] == '\n';)
+        last[--end] = 0;
+    if (!last[0] || !error)
+        return;
+    struct error said;
+    const char *line = strrchr(last, '\n');
+    snprintf(said.text, sizeof said.text, "%.200s: %.300s", error->text, line ? line + 1 : last);
+    *error = said;
+}
+
+int spawn_end_said(struct spawn *spawn, const char *name, struct error *error)
+{
+    char last[SPAWN_ERRORS] = "";
+    size_t length = 0;
+    collect(spawn, NULL, 0, &length, last);
+    int r = spawn_end(spawn, name, error);
+    if (r < 0)
+        add_last_line(error, last);
+    return r;
+}
+
 static int run(char *const argv[], char *output, size_t limit, struct error *error)
 {
     struct spawn spawn;
@@ -150,14 +194,8 @@ static int run(char *const argv[], char *output, size_t limit, struct error *err
     if (output)
         output[length] = 0;
     r = spawn_end(&spawn, argv[0], error);
-    for (size_t end = strlen(last); r < 0 && end > 0 && last[end - 1] == '\n';)
-        last[--end] = 0;
-    if (r < 0 && last[0] && error) {
-        struct error said;
-        const char *line = strrchr(last, '\n');
-        snprintf(said.text, sizeof said.text, "%.200s: %.300s", error->text, line ? line + 1 : last);
-        *error = said;
-    }
+    if (r < 0)
+        add_last_line(error, last);
     return r;
 }
 

@@ -17,8 +17,12 @@ struct spawn {
 /* Starts argv[0]; its standard input is empty, and when this process dies it is told to end. argv ends in NULL.
  * Returns 0 or a negative errno with a sentence; -ENOENT when there is no such program. */
 int spawn_start(char *const argv[], struct spawn *ret_spawn, struct error *error);
+/* As that, with `in` as its standard input and `extra` as its descriptor 3; -1: empty, none. They stay the caller's. */
+int spawn_start_with(char *const argv[], int in, int extra, struct spawn *ret_spawn, struct error *error);
 /* Closes the pipes and waits. Returns 0, or -ECHILD with a sentence when it failed. */
 int spawn_end(struct spawn *spawn, const char *name, struct error *error);
+/* As that, with the last line of its error output in the sentence; for a program that does nothing but end any more. */
+int spawn_end_said(struct spawn *spawn, const char *name, struct error *error);
 /* Ends it and waits. */
 void spawn_kill(struct spawn *spawn);
 

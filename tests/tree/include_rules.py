@@ -17,10 +17,11 @@ RULES = {
     'engine/translate': ['base', 'memory', 'isa/x86', 'engine', 'engine/soft'],
     'block': ['base'],
     'share': ['base'],
+    'rootfs': ['base'],
     'net': ['base'],
     'device': ['base', 'memory', 'block', 'share', 'net'],
     'machine': ['base', 'memory', 'isa/x86', 'engine', 'block', 'share', 'net', 'device'],
-    'host': ['base', 'memory', 'isa/x86', 'engine', 'block', 'share', 'net', 'device', 'machine'],
+    'host': ['base', 'memory', 'isa/x86', 'engine', 'block', 'share', 'net', 'device', 'machine', 'rootfs'],
     'cli': ['base', 'memory', 'isa/x86', 'engine', 'block', 'share', 'net', 'device', 'machine', 'host'],
 }
 

@@ -13,7 +13,6 @@
 #include "host/bootfiles.h"
 #include "host/gpt.h"
 #include "host/rootfs.h"
-#include "host/tar.h"
 
 #define MIB (UINT64_C(1) << 20)
 
@@ -79,6 +78,16 @@ static void begin_archive(void)
 
 static char kernel_bytes[3 << 20];
 
+/* A sparse file as GNU tar's format 1.0 has it: a map of two pieces, which are 4 bytes at 8192 and none at the end. */
+static void put_sparse(void)
+{
+    char content[516] = "2\n8192\n4\n20000\n0\n";
+    memcpy(content + 512, "data", 4);
+    put_member(&(struct member){.type = 'x', .path = "./pax", .content =
+        "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n30 GNU.sparse.name=usr/sparse\n29 GNU.sparse.realsize=20000\n"});
+    put_member(&(struct member){.type = '0', .path = "./GNUSparseFile.0/sparse", .mode = 0600, .content = content, .size = sizeof content});
+}
+
 static void make_archive(void)
 {
     static const struct member members[] = {
@@ -116,6 +125,12 @@ static void make_archive(void)
     snprintf(pax + length, sizeof pax - (size_t)length, "37 SCHILY.xattr.user.flavour=vanilla\n");
     put_member(&(struct member){.type = 'x', .path = "./pax", .content = pax});
     put_member(&(struct member){.type = '0', .path = "./short", .mode = 0640, .content = "long name"});
+    /* Names are bytes, whatever a pax header's are taken for: not composed, and no UTF-8. */
+    put_member(&(struct member){.type = 'x', .path = "./pax", .content = "20 path=usr/e\xcc\x81-nfd\n"});
+    put_member(&(struct member){.type = '0', .path = "./short", .mode = 0640});
+    put_member(&(struct member){.type = 'x', .path = "./pax", .content = "20 path=usr/latin-\xe9\n"});
+    put_member(&(struct member){.type = '0', .path = "./short", .mode = 0640});
+    put_sparse();
     put_member(&(struct member){.type = '5', .path = "./many", .mode = 01777});
     for (int i = 0; i < 500; i++) {
         snprintf(path, sizeof path, "./many/a-file-with-a-rather-long-name-%04d", i);
@@ -181,6 +196,11 @@ static void disk(void)
     char name[160] = "usr/";
     memset(name + 4, 'n', 150);
     stat_file(name, "flavour (7)");
+    stat_file("/usr/e\xcc\x81-nfd", "Type: regular");
+    stat_file("/usr/latin-\xe9", "Type: regular");
+    stat_file("/usr/sparse", "Size: 20000");
+    check_command("debugfs -R 'cat /usr/sparse' %1$s 2>/dev/null | tr -d '\\0'", "", "data");
+    check_command("debugfs -R 'cat /usr/sparse' %1$s 2>/dev/null | head -c 8196 | tail -c 4", "", "data");
     char command[256];
     snprintf(command, sizeof command, "sfdisk --verify %s >/dev/null", disk_path);
     CHECK_EQ(system(command), 0);
@@ -281,6 +301,30 @@ static int make_small(struct error *error)
     return r;
 }
 
+/* The program that reads archives ends with a sentence of its own, or of how it ended; or is not there. */
+static void bad_programs(void)
+{
+    struct error error;
+    char program[128], *given = strdup(getenv("VENEER_LIB"));
+    begin_archive();
+    snprintf(program, sizeof program, "%s/veneer-rootfs", folder);
+    setenv("VENEER_LIB", folder, 1);
+    CHECK_EQ(symlink("/bin/false", program), 0);
+    CHECK_EQ(make_small(&error), -EIO);
+    CHECK_STR(error.text, "writing the disk: veneer-rootfs failed with status 1");
+    unlink(program);
+    CHECK_EQ(symlink("/bin/true", program), 0);
+    CHECK_EQ(make_small(&error), -EIO);
+    CHECK_STR(error.text, "writing the disk: its writer ended early");
+    unlink(program);
+    CHECK_EQ(symlink("/bin/ls", program), 0); /* tells of the file that it does not find */
+    CHECK_EQ(make_small(&error), -EIO);
+    CHECK(strstr(error.text, "1048576") != NULL);
+    unlink(program);
+    setenv("VENEER_LIB", given, 1);
+    free(given);
+}
+
 static void bad_archives(void)
 {
     struct error error;
@@ -295,16 +339,37 @@ static void bad_archives(void)
     put_member(&(struct member){.type = '1', .path = "link", .target = "nothing"});
     CHECK_EQ(make_small(&error), -EIO);
     begin_archive();
-    put_member(&(struct member){.type = 'S', .path = "sparse"});
+    put_member(&(struct member){.type = 'M', .path = "part-of-a-volume"});
     CHECK_EQ(make_small(&error), -EINVAL);
+    CHECK_STR(error.text, "the archive has an entry of an unknown kind: part-of-a-volume");
+    begin_archive();
+    put_member(&(struct member){.type = 'x', .path = "pax", .content = "18 uid=4294967296\n"});
+    put_member(&(struct member){.type = '0', .path = "owner"});
+    CHECK_EQ(make_small(&error), -EINVAL);
+    CHECK_STR(error.text, "the archive has an entry with a number that is out of range: owner");
     begin_archive();
     put_member(&(struct member){.type = '0', .path = "cut", .content = "content"});
     CHECK_EQ(make_small(&error), -ENODATA); /* no end mark */
+    CHECK_STR(error.text, "the archive ends in the middle");
+    archive_size = 700;
+    CHECK_EQ(make_small(&error), -ENODATA);
+    archive_size = 0;
+    CHECK_EQ(make_small(&error), -ENODATA);
+    archive_size = 1024;
     archive[0] ^= 1;
     CHECK_EQ(make_small(&error), -EINVAL); /* the sum is wrong */
+    CHECK_STR(error.text, "this is no tar archive, or it is damaged");
+    begin_archive();
+    put_member(&(struct member){.type = '5', .path = "folder"});
+    memset(archive + archive_size, 'x', 512);
+    archive_size += 512;
+    CHECK_EQ(make_small(&error), -EINVAL); /* later */
+    CHECK_STR(error.text, "this is no tar archive, or it is damaged");
     begin_archive();
     put_member(&(struct member){.type = 'x', .path = "pax", .content = "9999 path=x\n"});
+    put_member(&(struct member){.type = '0', .path = "x", .content = "x"});
     CHECK_EQ(make_small(&error), -EINVAL);
+    CHECK(strstr(error.text, "the archive is damaged: ") == error.text);
     begin_archive();
     put_member(&(struct member){.type = '0', .path = "twice", .content = "x"});
     put_member(&(struct member){.type = '0', .path = "twice", .content = "x"});
@@ -332,6 +397,7 @@ int main(void)
     boot();
     tables();
     bad_archives();
+    bad_programs();
     snprintf(command, sizeof command, "rm -rf %s", folder);
     CHECK_EQ(system(command), 0);
     CHECK_DONE();
