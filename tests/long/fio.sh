@@ -70,7 +70,7 @@ verify() {
     status=$?
     # fio warns that jobs share a device, and ends well
     grep -v -e 'multiple writers may overwrite' -e '^$' /tmp/messages
-    [ $status = 0 ] || { echo "fio failed: status $status"; cat /tmp/out; return; }
+    [ $status = 0 ] || { echo "fio failed in round $1: status $status"; poweroff -f; }
     awk -v title="$1 $2" '/"(read|write|trim|sync)" : [{]/ { gsub(/"/, "", $1); way = $1 }
         /"(io_bytes|total_ios|N)" :/ { gsub(/[",]/, ""); sum[way, $1] += $3 }
         END { printf "did: %s %d %.0f %d %.0f %d %.0f %d\n", title, sum["read", "total_ios"], sum["read", "io_bytes"], sum["write", "total_ios"],
@@ -150,7 +150,7 @@ one() {
         ! grep -q 'done: load' "$dir/out" || ! grep -q 'done: again' "$dir/out" ||
         grep -qE 'failed|verify:|I/O error|blocked for more than|BUG|WARNING|Oops|not found' "$dir/out"; then
         echo "$title: failed"
-        tail -n 60 "$dir/out"
+        tail -n 40 "$dir/out"
         return 1
     fi
     [ "$3" != qcow2 ] || qemu-img check -q "$dir/disk" || { echo "$title: the image is damaged"; return 1; }
