@@ -1,9 +1,9 @@
 #!/bin/bash
 # fio.sh BUILD [SECONDS] [FORMAT...]: Debian's fio writes to a disk of four queues, discards and flushes among the writes, and verifies all it wrote,
 # for 180 seconds unless given, under both software engines and with both forms of rings; then the machine boots again and verifies what its
-# last round left. Prints what was done. FORMAT: raw (the default), qcow2 (a clone of a raw file, which qemu-img checks afterwards), throttled
-# (raw, at most 2,000 requests and 32 MiB a second). ENGINES and RINGS in the environment name fewer of those. TMPDIR on a tmpfs
-# keeps the host's disk out of it.
+# last round left. Prints what was done. FORMAT: raw (the default), direct (raw past the host's page cache), throttled
+# (raw, at most 2,000 requests and 32 MiB a second), qcow2 (a clone of a raw file, which qemu-img checks afterwards). ENGINES and RINGS in the
+# environment name fewer of those. TMPDIR on a tmpfs keeps the host's disk out of it.
 #
 # In each round there are eight jobs, two pinned to each of four vCPUs and so to each queue: one writes at random with 8 or, every second round,
 # 32 requests under way, one discards each block before it writes it. A round that is over soon is followed by one twice as large.
@@ -134,6 +134,10 @@ one() {
     rm -f "$dir/disk" "$dir/out"
     case $3 in
     raw) truncate -s 512M "$dir/disk" ;;
+    direct)
+        truncate -s 512M "$dir/disk"
+        options=$options,direct
+        ;;
     throttled)
         truncate -s 512M "$dir/disk"
         options=$options,iops=2000,bps=32M
@@ -144,7 +148,7 @@ one() {
         "$build/veneer" disk create "$dir/disk" --backing "$dir/base" --backing-format raw
         options=format=qcow2,queues=4
         ;;
-    *) echo "fio.sh: there is no format '$3'; give raw, qcow2 or throttled" >&2; exit 2 ;;
+    *) echo "fio.sh: there is no format '$3'; give raw, direct, throttled or qcow2" >&2; exit 2 ;;
     esac
     if ! boot "$1" "$2" load "$dir/disk,$options" || ! boot "$1" "$2" again "$dir/disk,$options" ||
         ! grep -q 'done: load' "$dir/out" || ! grep -q 'done: again' "$dir/out" ||
