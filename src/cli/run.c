@@ -224,7 +224,7 @@ static const struct option_spec options[] = {
     {"cpus", "N", "virtual processors, 1 to 16 (default: 1)", parse_cpus},
     {"memory", "SIZE", "guest memory, such as 512M or 2G (default: 512M, with an IMAGE 1G)", parse_memory},
     {"code-cache", "SIZE",
-     "what a software engine may keep of decoded and translated code, at least 1M for each CPU\n(default: 64M, with an IMAGE 512M)", parse_code_cache},
+     "what a software engine may keep of decoded and translated code, at least 1M for each CPU\n(default: 64M for each CPU, with an IMAGE at least 512M)", parse_code_cache},
     {"engine", "NAME",
      "what executes the guest: auto, or one that 'veneer engines' lists (default: auto)\n"
      "translate,check compares all that translate does with the interpreter, slowly",

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "block/open.h"
+#include "engine/engine.h"
 
 /* Reads the boot files of the disk as it is now: a guest may have replaced its kernel. */
 static int read_boot(const char *path, struct bootfiles *ret_files, struct error *error)
@@ -26,7 +27,7 @@ static int fill(struct run_image *run, struct machine_config *machine, struct er
     if (r < 0)
         return r;
     machine->append = run->cmdline;
-    if (!machine->code_cache)
+    if (!machine->code_cache && machine->vcpus * ENGINE_CODE_CACHE < RUN_IMAGE_CODE_CACHE) /* which is the default */
         machine->code_cache = RUN_IMAGE_CODE_CACHE;
     if (machine->kernel)
         return 0;

@@ -57,7 +57,7 @@ struct engine_machine_ops {
     void (*tsc_moved)(void *machine, unsigned vcpu, uint64_t tsc_offset);
 };
 
-#define ENGINE_CODE_CACHE ((size_t)64 << 20)
+#define ENGINE_CODE_CACHE ((size_t)64 << 20) /* for each vCPU, since each has code of its own */
 #define ENGINE_CODE_CACHE_MIN ((size_t)1 << 20) /* for each vCPU; a smaller code_cache is made this much */
 
 struct engine_config {
@@ -65,7 +65,7 @@ struct engine_config {
     unsigned vcpus;
     const struct x86_cpuid *cpuid; /* outlives the VM; vCPU's APIC ID is its index */
     uint64_t tsc_hz;
-    size_t code_cache; /* bytes for decoded and translated code, of all vCPUs together; 0: ENGINE_CODE_CACHE */
+    size_t code_cache; /* bytes for decoded and translated code, of all vCPUs together; 0: ENGINE_CODE_CACHE each */
     bool check; /* only for an engine with `can_check`: compare all it does with the interpreter */
     const struct engine_machine_ops *machine_ops;
     void *machine;

@@ -1,9 +1,12 @@
 /* Software engines as a whole, on the flat machine: code that is written while it is cached, in every way it can
  * be written, and what ends a run. Argument: the engine; interpret without one. */
 #include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
+#include "engine/soft/vcpu.h"
 #include "support/flat.h"
 
 #define CODE_AT 0x20000u
@@ -124,6 +127,68 @@ static void test_device_writes_code(struct flat *flat)
     flat_state(flat, 0, CODE_AT, &cpu);
     CHECK_EQ(flat_run(flat, 0, &cpu, &cpu), ENGINE_EXIT_HALT);
     CHECK_EQ(cpu.reg[X86_RAX], 5);
+}
+
+/* Calls RCX functions, a page apart from RDI on, and adds up what they return. */
+CODE(call_pages, "xor %ebx, %ebx; 1: call *%rdi; add %rax, %rbx; add $4096, %rdi; dec %ecx; jnz 1b; hlt");
+
+static uint64_t call_functions(struct flat *flat, unsigned count)
+{
+    struct x86_cpu cpu;
+    flat_state(flat, 0, CODE_AT, &cpu);
+    cpu.reg[X86_RDI] = 0x80000;
+    cpu.reg[X86_RCX] = count;
+    CHECK_EQ(flat_run(flat, 0, &cpu, &cpu), ENGINE_EXIT_HALT);
+    return cpu.reg[X86_RBX];
+}
+
+static bool has_flushed(struct flat *flat)
+{
+    char *text = NULL;
+    size_t length;
+    FILE *out = open_memstream(&text, &length);
+    flat->engine->stats(flat->vm, out);
+    fclose(out);
+    bool none = strstr(text, "vcpu0.cache_flushes 0\n") != NULL;
+    free(text);
+    return !none;
+}
+
+/* While a vCPU does not run, all of a page that it has code of is written, byte by byte, and then a little of more pages than it can
+ * remember. Only the latter may cost it all that it has decoded. */
+static void test_written_meanwhile(struct flat *flat)
+{
+    enum { LENGTH = 300, PAGES = 600 };
+    uint8_t function[LENGTH];
+    memset(function, 0x90, sizeof function);
+    memcpy(function + LENGTH - 6, "\xb8\x01\0\0\0\xc3", 6); /* mov $1, %eax; ret */
+    flat_put(flat, CODE_AT, call_pages, (size_t)(call_pages_end - call_pages));
+    for (unsigned page = 0; page < PAGES; page++)
+        flat_put(flat, 0x80000 + page * 4096, function, LENGTH);
+    CHECK_EQ(call_functions(flat, PAGES), PAGES);
+    function[LENGTH - 5] = 2;
+    for (unsigned i = 0; i < LENGTH; i++)
+        flat_put(flat, 0x80000 + 3 * 4096 + i, function + i, 1);
+    CHECK_EQ(call_functions(flat, PAGES), PAGES + 1);
+    CHECK(!has_flushed(flat));
+    for (unsigned page = 0; page < PAGES; page++)
+        flat_put(flat, 0x80000 + page * 4096 + LENGTH - 5, "\x03", 1);
+    CHECK_EQ(call_functions(flat, PAGES), PAGES * 3);
+    CHECK(has_flushed(flat));
+}
+
+/* Each vCPU has code of its own, so that what there is without a choice grows with them. */
+static void test_share(struct flat *flat)
+{
+    static struct engine_vm vm;
+    (void)flat;
+    vm.config.vcpus = 4;
+    vm.config.code_cache = 0;
+    CHECK_EQ(soft_code_share(&vm), ENGINE_CODE_CACHE);
+    vm.config.code_cache = 64 << 20;
+    CHECK_EQ(soft_code_share(&vm), 16 << 20);
+    vm.config.code_cache = 1 << 20;
+    CHECK_EQ(soft_code_share(&vm), ENGINE_CODE_CACHE_MIN);
 }
 
 CODE(jump_away, "jmp *%rdi");
@@ -271,7 +336,7 @@ static void test_dirty(struct flat *flat)
 int main(int argc, char **argv)
 {
     static void (*const test[])(struct flat *flat) = {
-        test_loop, test_own_code, test_alias, test_remap, test_crossing, test_device_writes_code, test_nowhere,
+        test_loop, test_own_code, test_alias, test_remap, test_crossing, test_device_writes_code, test_written_meanwhile, test_share, test_nowhere,
         test_kick, test_interrupt, test_lock, test_cross_modifying, test_dirty,
     };
     for (size_t i = 0; i < sizeof(test) / sizeof(test[0]); i++) {

@@ -17,11 +17,29 @@ static void post(struct engine_vcpu *vcpu, uint32_t bit)
 
 /* ---- code written to ---- */
 
+/* A page that is put to another use is written in many small pieces, one after the other: they become one range, with what
+ * lies between, which may be dropped in vain. */
+static bool widen_last(struct stale_queue *stale, uint64_t gpa, unsigned length)
+{
+    if (stale->count == 0)
+        return false;
+    uint64_t first = stale->range[stale->count - 1].gpa, end = first + stale->range[stale->count - 1].length;
+    if (first / RAM_PAGE_SIZE != gpa / RAM_PAGE_SIZE)
+        return false;
+    first = gpa < first ? gpa : first;
+    end = gpa + length > end ? gpa + length : end;
+    stale->range[stale->count - 1].gpa = first;
+    stale->range[stale->count - 1].length = (unsigned)(end - first);
+    return true;
+}
+
 static void post_stale(struct engine_vcpu *vcpu, uint64_t gpa, unsigned length)
 {
     struct stale_queue *stale = &vcpu->stale;
     pthread_mutex_lock(&stale->lock);
-    if (stale->count == STALE_RANGES) {
+    if (widen_last(stale, gpa, length)) {
+        /* in one of those that wait */
+    } else if (stale->count == STALE_RANGES) {
         stale->overflow = true;
     } else {
         stale->range[stale->count].gpa = gpa;
@@ -262,8 +280,7 @@ void soft_vm_destroy(struct engine_vm *vm)
 
 size_t soft_code_share(const struct engine_vm *vm)
 {
-    size_t all = vm->config.code_cache ? vm->config.code_cache : ENGINE_CODE_CACHE;
-    size_t share = all / vm->config.vcpus & ~(size_t)0xffff;
+    size_t share = vm->config.code_cache ? vm->config.code_cache / vm->config.vcpus & ~(size_t)0xffff : ENGINE_CODE_CACHE;
     return share < ENGINE_CODE_CACHE_MIN ? ENGINE_CODE_CACHE_MIN : share;
 }
 

@@ -20,8 +20,9 @@
 #define ATTENTION_STALE 0x08u     /* vcpu.stale has entries */
 #define ATTENTION_EXCLUSIVE 0x10u /* another vCPU wants to be alone */
 
-/* Ranges of code that others wrote to. The vCPU drops its blocks of them before it executes another. */
-#define STALE_RANGES 64u
+/* Ranges of code that others wrote to. The vCPU drops its blocks of them before it executes another. One that the host does
+ * not run for a while, or that is halted, gathers many: dropping everything then costs far more than the room. */
+#define STALE_RANGES 256u
 struct stale_queue {
     pthread_mutex_t lock;
     unsigned count;
