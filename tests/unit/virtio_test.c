@@ -6,163 +6,7 @@
 #include <time.h>
 
 #include "device_check.h"
-#include "support/virtio_driver.h"
-
-#define MEMORY (UINT64_C(64) << 20)
-#define RINGS 0x100000u   /* where queues are */
-#define BUFFERS 0x3000000u
-#define EVENT VIRTIO_BIT(VIRTIO_F_EVENT_IDX)
-#define INDIRECT VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC)
-#define PACKED VIRTIO_BIT(VIRTIO_F_RING_PACKED)
-#define VERSION_1 VIRTIO_BIT(VIRTIO_F_VERSION_1)
-
-static uint64_t random_state = 0x853c49e6748fea9b;
-
-static unsigned rnd(unsigned limit)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (unsigned)(random_state >> 16) % limit;
-}
-
-/* ---- a device that answers each chain with a function of what it read ---- */
-
-struct echo {
-    struct virtio_device virtio;
-    struct virtqueue_element *held[DRIVER_QUEUE_MAX];
-    unsigned held_count, starts, stops, pauses, resumes, configs;
-    bool hold, keep_on_stop, unpop_on_pause;
-};
-
-static uint8_t digest(const uint8_t *bytes, size_t length)
-{
-    uint32_t sum = 17;
-    for (size_t i = 0; i < length; i++)
-        sum = sum * 31 + bytes[i];
-    return (uint8_t)(sum ^ sum >> 8);
-}
-
-/* Reads by odd steps, so that cursors cross pieces everywhere. */
-static void echo_complete(struct virtqueue_element *element)
-{
-    struct virtio_cursor in = virtqueue_readable(element), out = virtqueue_writable(element);
-    static uint8_t bytes[65536];
-    size_t length = 0, got;
-    while ((got = virtio_cursor_get(&in, bytes + length, 1 + length % 7)))
-        length += got;
-    CHECK_EQ(length, element->readable_bytes);
-    uint8_t value = digest(bytes, length);
-    uint64_t written = 0;
-    for (uint8_t step = 0; out.left; step++) {
-        uint8_t answer[8];
-        memset(answer, value, sizeof answer);
-        written += virtio_cursor_put(&out, answer, 1 + step % 8);
-    }
-    CHECK_EQ(written, element->writable_bytes);
-    virtqueue_push(element->queue, element, written);
-}
-
-static void echo_complete_all(struct echo *echo)
-{
-    while (echo->held_count)
-        echo_complete(echo->held[--echo->held_count]);
-    for (unsigned i = 0; i < echo->virtio.queues; i++)
-        virtqueue_notify(echo->virtio.queue[i]);
-}
-
-static void echo_process(struct virtio_device *device, struct virtqueue *queue)
-{
-    struct echo *echo = (struct echo *)device;
-    struct virtqueue_element *element;
-    while ((element = virtqueue_pop(queue)))
-        echo->held[echo->held_count++] = element;
-    if (!echo->hold)
-        echo_complete_all(echo);
-}
-
-static void echo_start(struct virtio_device *device) { ((struct echo *)device)->starts++; }
-static void echo_resume(struct virtio_device *device) { ((struct echo *)device)->resumes++; }
-static void echo_config(struct virtio_device *device) { ((struct echo *)device)->configs++; }
-
-static void echo_stop(struct virtio_device *device)
-{
-    struct echo *echo = (struct echo *)device;
-    echo->stops++;
-    while (!echo->keep_on_stop && echo->held_count) {
-        struct virtqueue_element *element = echo->held[--echo->held_count];
-        virtqueue_drop(element->queue, element);
-    }
-}
-
-static void echo_pause(struct virtio_device *device)
-{
-    struct echo *echo = (struct echo *)device;
-    echo->pauses++;
-    while (echo->unpop_on_pause && echo->held_count) {
-        struct virtqueue_element *element = echo->held[--echo->held_count];
-        virtqueue_unpop(element->queue, element);
-    }
-}
-
-static void echo_destroy(struct virtio_device *device)
-{
-    virtio_device_finish(device);
-    free(device);
-}
-
-static const struct virtio_ops echo_ops = {.name = "virtio-echo", .id = 42, .class_code = 0xff0000, .start = echo_start,
-    .process = echo_process, .stop = echo_stop, .pause = echo_pause, .resume = echo_resume, .config_written = echo_config,
-    .destroy = echo_destroy};
-
-static struct echo *echo_new(struct driver_board *board, bool packed, unsigned queues, unsigned size)
-{
-    struct virtio_env env = driver_board_env(board, packed);
-    struct echo *echo = calloc(1, sizeof *echo);
-    static const uint8_t config[8] = {1, 2, 3, 4, 5, 6, 7, 8};
-    CHECK_EQ(virtio_device_init(&echo->virtio, &echo_ops, &env, VIRTIO_BIT(3), config, sizeof config, NULL), 0);
-    virtio_config_allow(&echo->virtio, 4, 2);
-    for (unsigned i = 0; i < queues; i++)
-        CHECK(virtio_queue_add(&echo->virtio, size) != NULL);
-    return echo;
-}
-
-/* A machine's pause and resume wait for the loop, which is served here: so they run beside it. */
-static void *resume_thread(void *context)
-{
-    virtio_resume(context);
-    return NULL;
-}
-
-static void *pause_thread(void *context)
-{
-    virtio_pause(context);
-    return NULL;
-}
-
-static void beside(struct driver_board *board, struct virtio_device *virtio, void *(*what)(void *))
-{
-    pthread_t thread;
-    pthread_create(&thread, NULL, what, virtio);
-    while (pthread_tryjoin_np(thread, NULL) != 0)
-        driver_board_settle(board);
-}
-
-/* A board with an echo device, running, its first queue set up. */
-static struct echo *begin(struct driver_board *board, struct driver_queue *queue, uint64_t features, unsigned size)
-{
-    driver_board_init(board, MEMORY);
-    struct echo *echo = echo_new(board, true, 2, size > 256 ? size : 256);
-    driver_board_add(board, &echo->virtio);
-    beside(board, &echo->virtio, resume_thread);
-    CHECK(driver_negotiate(board, features | VERSION_1));
-    driver_queue_init(queue, &board->ram, RINGS, 0, size, features);
-    driver_queue_setup(board, queue);
-    driver_ok(board);
-    driver_board_settle(board);
-    CHECK_EQ(driver_status(board), 15);
-    return echo;
-}
+#include "support/virtio_echo.h"
 
 /* ---- rings ---- */
 
@@ -175,7 +19,7 @@ static struct chain {
 static void piece_out(struct driver_piece *pieces, unsigned *count, uint64_t *gpa, unsigned total, unsigned parts)
 {
     for (unsigned i = 0; i < parts; i++) {
-        unsigned length = i + 1 == parts ? total : total ? rnd(total + 1) : 0;
+        unsigned length = i + 1 == parts ? total : total ? echo_random(total + 1) : 0;
         pieces[(*count)++] = (struct driver_piece){*gpa, length}; /* may be empty */
         *gpa += length;
         total -= length;
@@ -186,11 +30,11 @@ static void piece_out(struct driver_piece *pieces, unsigned *count, uint64_t *gp
 static bool add_random(struct driver_board *board, struct driver_queue *queue, bool indirect, unsigned *ret_slots)
 {
     struct driver_piece pieces[16];
-    struct chain chain = {.readable = rnd(200), .writable = rnd(200)};
-    unsigned most = queue->size < 8 ? queue->size : 8, count = 0, out = 1 + rnd(most > 1 ? most / 2 : 1);
-    unsigned in = most > 1 ? 1 + rnd(most / 2) : 0;
-    chain.gpa = BUFFERS + (uint64_t)rnd(0x8000) * 256;
-    indirect = indirect && rnd(4) != 0;
+    struct chain chain = {.readable = echo_random(200), .writable = echo_random(200)};
+    unsigned most = queue->size < 8 ? queue->size : 8, count = 0, out = 1 + echo_random(most > 1 ? most / 2 : 1);
+    unsigned in = most > 1 ? 1 + echo_random(most / 2) : 0;
+    chain.gpa = ECHO_BUFFERS + (uint64_t)echo_random(0x8000) * 256;
+    indirect = indirect && echo_random(4) != 0;
     /* Each chain in flight has its own memory: by a slot that its ID will name, once it is known; so write first to a scratch. */
     uint64_t at = chain.gpa;
     for (unsigned i = 0; i < queue->size; i++)
@@ -204,9 +48,9 @@ static bool add_random(struct driver_board *board, struct driver_queue *queue, b
     piece_out(pieces, &count, &at, chain.writable, in);
     uint8_t *host = ram_host(&board->ram, chain.gpa, 1024);
     for (unsigned i = 0; i < chain.readable; i++)
-        host[i] = (uint8_t)rnd(256);
+        host[i] = (uint8_t)echo_random(256);
     memset(host + chain.readable, 0xee, 512);
-    chain.value = digest(host, chain.readable);
+    chain.value = echo_digest(host, chain.readable);
     int id = driver_add(queue, pieces, out, in, indirect);
     if (id < 0)
         return false;
@@ -235,13 +79,13 @@ static void test_ring(uint64_t features, unsigned size, unsigned total)
 {
     static struct driver_board board;
     static struct driver_queue queue;
-    struct echo *echo = begin(&board, &queue, features, size);
+    struct echo *echo = echo_begin(&board, &queue, features, size);
     memset(chains, 0, sizeof chains);
     for (unsigned done = 0; done < total;) {
-        unsigned slots = 0, one, ahead = rnd(size), added = 0;
-        bool wanted = rnd(4) != 0, notify = false;
+        unsigned slots = 0, one, ahead = echo_random(size), added = 0;
+        bool wanted = echo_random(4) != 0, notify = false;
         driver_want_interrupt(&queue, wanted, ahead);
-        for (unsigned batch = 1 + rnd(size); batch && add_random(&board, &queue, features & INDIRECT, &one); batch--) {
+        for (unsigned batch = 1 + echo_random(size); batch && add_random(&board, &queue, features & INDIRECT, &one); batch--) {
             notify = driver_publish(&queue) || notify;
             slots += one;
             added++;
@@ -294,13 +138,13 @@ static void test_wakeups(uint64_t features)
 {
     static struct driver_board board;
     static struct driver_queue queue;
-    struct echo *echo = begin(&board, &queue, features, 8);
+    struct echo *echo = echo_begin(&board, &queue, features, 8);
     pthread_t thread;
     unsigned id;
     uint32_t written;
     (void)echo;
     pthread_create(&thread, NULL, serve_thread, board.loop);
-    struct driver_piece pieces[2] = {{BUFFERS, 16}, {BUFFERS + 16, 16}};
+    struct driver_piece pieces[2] = {{ECHO_BUFFERS, 16}, {ECHO_BUFFERS + 16, 16}};
     bool hung = false;
     for (unsigned i = 0; i < 3000 && !hung; i++) {
         unsigned before = board.messages[1];
@@ -332,7 +176,7 @@ enum fault { OUTSIDE, MMIO, ORDER, LOOP, HEAD, JUMP, NESTED, EMPTY_TABLE, ODD_TA
 
 static void put_split(struct driver_board *board, unsigned slot, uint64_t gpa, uint32_t length, uint16_t flags, uint16_t next)
 {
-    uint8_t *to = ram_host(&board->ram, RINGS + slot * 16, 16);
+    uint8_t *to = ram_host(&board->ram, ECHO_RINGS + slot * 16, 16);
     memcpy(to, &gpa, 8);
     memcpy(to + 8, &length, 4);
     memcpy(to + 12, &flags, 2);
@@ -343,37 +187,37 @@ static void put_split(struct driver_board *board, unsigned slot, uint64_t gpa, u
 static void commit(struct driver_board *board, const struct driver_queue *queue, enum fault fault)
 {
     uint16_t head = 0, index = 1;
-    put_split(board, 0, BUFFERS, 16, 0, 0);
+    put_split(board, 0, ECHO_BUFFERS, 16, 0, 0);
     switch (fault) {
-    case OUTSIDE: put_split(board, 0, MEMORY - 8, 16, 0, 0); break;
+    case OUTSIDE: put_split(board, 0, ECHO_MEMORY - 8, 16, 0, 0); break;
     case MMIO: put_split(board, 0, 0xe0000000u, 16, 0, 0); break;
     case WRAPS: put_split(board, 0, UINT64_MAX - 4, 16, 0, 0); break;
     case ORDER:
-        put_split(board, 0, BUFFERS, 16, 2 | 1, 1);
-        put_split(board, 1, BUFFERS, 16, 0, 0);
+        put_split(board, 0, ECHO_BUFFERS, 16, 2 | 1, 1);
+        put_split(board, 1, ECHO_BUFFERS, 16, 0, 0);
         break;
     case LOOP:
-        put_split(board, 0, BUFFERS, 16, 1, 1);
-        put_split(board, 1, BUFFERS, 16, 1, 0);
+        put_split(board, 0, ECHO_BUFFERS, 16, 1, 1);
+        put_split(board, 1, ECHO_BUFFERS, 16, 1, 0);
         break;
     case HEAD: head = 8; break;
     case JUMP: index = 9; break;
     case NESTED:
-        put_split(board, 0, RINGS + 16, 16, 4, 0);
-        put_split(board, 1, BUFFERS, 16, 4, 0);
+        put_split(board, 0, ECHO_RINGS + 16, 16, 4, 0);
+        put_split(board, 1, ECHO_BUFFERS, 16, 4, 0);
         break;
-    case EMPTY_TABLE: put_split(board, 0, BUFFERS, 0, 4, 0); break;
-    case ODD_TABLE: put_split(board, 0, BUFFERS, 17, 4, 0); break;
-    case TABLE_OUTSIDE: put_split(board, 0, MEMORY, 16, 4, 0); break;
-    case TABLE_NEXT: put_split(board, 0, BUFFERS, 16, 4 | 1, 1); break;
-    case UNNEGOTIATED: put_split(board, 0, RINGS + 16, 16, 4, 0); break;
+    case EMPTY_TABLE: put_split(board, 0, ECHO_BUFFERS, 0, 4, 0); break;
+    case ODD_TABLE: put_split(board, 0, ECHO_BUFFERS, 17, 4, 0); break;
+    case TABLE_OUTSIDE: put_split(board, 0, ECHO_MEMORY, 16, 4, 0); break;
+    case TABLE_NEXT: put_split(board, 0, ECHO_BUFFERS, 16, 4 | 1, 1); break;
+    case UNNEGOTIATED: put_split(board, 0, ECHO_RINGS + 16, 16, 4, 0); break;
     default:
         for (unsigned i = 0; i < 16; i++) { /* a table of more than 8 */
-            uint64_t gpa = BUFFERS + 4096 + i * 16;
-            uint64_t entry[2] = {BUFFERS, 16 | (uint64_t)1 << 32 | (uint64_t)(i + 1) << 48};
+            uint64_t gpa = ECHO_BUFFERS + 4096 + i * 16;
+            uint64_t entry[2] = {ECHO_BUFFERS, 16 | (uint64_t)1 << 32 | (uint64_t)(i + 1) << 48};
             memcpy(ram_host(&board->ram, gpa, 16), entry, 16);
         }
-        put_split(board, 0, BUFFERS + 4096, 256, 4, 0);
+        put_split(board, 0, ECHO_BUFFERS + 4096, 256, 4, 0);
     }
     memcpy(ram_host(&board->ram, queue->driver + 4, 2), &head, 2);
     memcpy(ram_host(&board->ram, queue->driver + 2, 2), &index, 2);
@@ -385,7 +229,7 @@ static void test_faults(void)
         static struct driver_board board;
         static struct driver_queue queue;
         uint64_t features = fault == UNNEGOTIATED ? 0 : INDIRECT;
-        struct echo *echo = begin(&board, &queue, features, 8);
+        struct echo *echo = echo_begin(&board, &queue, features, 8);
         unsigned before = board.messages[0];
         driver_write(&board, board.common + 0x10, 2, 0); /* configuration changes: vector 0 */
         commit(&board, &queue, fault);
@@ -397,10 +241,10 @@ static void test_faults(void)
         driver_reset(&board, true); /* and all is well again */
         CHECK_EQ(driver_status(&board), 0);
         CHECK(driver_negotiate(&board, features | VERSION_1));
-        driver_queue_init(&queue, &board.ram, RINGS, 0, 8, features);
+        driver_queue_init(&queue, &board.ram, ECHO_RINGS, 0, 8, features);
         driver_queue_setup(&board, &queue);
         driver_ok(&board);
-        CHECK(driver_add(&queue, &(struct driver_piece){BUFFERS, 16}, 0, 1, false) >= 0);
+        CHECK(driver_add(&queue, &(struct driver_piece){ECHO_BUFFERS, 16}, 0, 1, false) >= 0);
         driver_publish(&queue);
         driver_notify(&board, &queue);
         driver_board_settle(&board);
@@ -416,17 +260,18 @@ static void test_faults(void)
 static void test_bad_setup(void)
 {
     static const struct { uint64_t descriptors, driver, device; } bad[] = {
-        {MEMORY - 64, RINGS, RINGS}, {RINGS, MEMORY, RINGS}, {RINGS, RINGS, UINT64_MAX - 3}, {RINGS + 8, RINGS, RINGS},
-        {RINGS, RINGS + 1, RINGS}, {RINGS, RINGS, RINGS + 2}, {0xe0000000u, RINGS, RINGS}};
+        {ECHO_MEMORY - 64, ECHO_RINGS, ECHO_RINGS}, {ECHO_RINGS, ECHO_MEMORY, ECHO_RINGS}, {ECHO_RINGS, ECHO_RINGS, UINT64_MAX - 3},
+        {ECHO_RINGS + 8, ECHO_RINGS, ECHO_RINGS},
+        {ECHO_RINGS, ECHO_RINGS + 1, ECHO_RINGS}, {ECHO_RINGS, ECHO_RINGS, ECHO_RINGS + 2}, {0xe0000000u, ECHO_RINGS, ECHO_RINGS}};
     for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         static struct driver_board board;
         struct driver_queue queue;
-        driver_board_init(&board, MEMORY);
+        driver_board_init(&board, ECHO_MEMORY);
         struct echo *echo = echo_new(&board, false, 1, 8);
         driver_board_add(&board, &echo->virtio);
-        beside(&board, &echo->virtio, resume_thread);
+        echo_resume_beside(&board, echo);
         CHECK(driver_negotiate(&board, VERSION_1));
-        driver_queue_init(&queue, &board.ram, RINGS, 0, 8, 0);
+        driver_queue_init(&queue, &board.ram, ECHO_RINGS, 0, 8, 0);
         queue.descriptors = bad[i].descriptors;
         queue.driver = bad[i].driver;
         queue.device = bad[i].device;
@@ -443,10 +288,10 @@ static void test_bad_setup(void)
 static void test_negotiation(void)
 {
     static struct driver_board board;
-    driver_board_init(&board, MEMORY);
+    driver_board_init(&board, ECHO_MEMORY);
     struct echo *echo = echo_new(&board, false, 2, 256);
     driver_board_add(&board, &echo->virtio);
-    beside(&board, &echo->virtio, resume_thread);
+    echo_resume_beside(&board, echo);
     CHECK_EQ(driver_config_read(&board, 0, 4), 0x106a1af4); /* 0x1040 + 42 */
     CHECK_EQ(driver_offered(&board), VIRTIO_BIT(3) | VERSION_1 | EVENT | INDIRECT);
     CHECK(!driver_negotiate(&board, EVENT));              /* without VERSION_1 */
@@ -506,7 +351,7 @@ static void test_configuration(void)
 {
     static struct driver_board board;
     static struct driver_queue queue;
-    struct echo *echo = begin(&board, &queue, 0, 8);
+    struct echo *echo = echo_begin(&board, &queue, 0, 8);
     CHECK_EQ(driver_read(&board, board.config, 8), 0x0807060504030201);
     CHECK_EQ(driver_read(&board, board.config + 6, 4), 0x0807); /* nothing behind its end */
     driver_write(&board, board.config + 2, 4, 0xaabbccdd);       /* bytes 4 and 5 are the driver's */
@@ -547,11 +392,11 @@ static void test_intx(void)
 {
     static struct driver_board board;
     static struct driver_queue queue;
-    struct echo *echo = begin(&board, &queue, 0, 8);
+    struct echo *echo = echo_begin(&board, &queue, 0, 8);
     for (unsigned at = (unsigned)driver_config_read(&board, 0x34, 1); at; at = (unsigned)driver_config_read(&board, at + 1, 1))
         if (driver_config_read(&board, at, 1) == 0x11)
             driver_config_write(&board, at + 2, 2, 0);
-    CHECK(driver_add(&queue, &(struct driver_piece){BUFFERS, 16}, 0, 1, false) >= 0);
+    CHECK(driver_add(&queue, &(struct driver_piece){ECHO_BUFFERS, 16}, 0, 1, false) >= 0);
     driver_publish(&queue);
     driver_notify(&board, &queue);
     driver_board_settle(&board);
@@ -563,179 +408,6 @@ static void test_intx(void)
     CHECK_EQ(board.intx, 1);
     CHECK_EQ(driver_read(&board, board.isr, 1), 2);
     CHECK_EQ(board.intx, 0);
-    driver_board_destroy(&board);
-}
-
-/* ---- reset, pause, save ---- */
-
-static void request(struct driver_board *board, struct driver_queue *queue)
-{
-    CHECK(driver_add(queue, &(struct driver_piece){BUFFERS, 16}, 0, 1, false) >= 0);
-    driver_publish(queue);
-    driver_notify(board, queue);
-    driver_board_settle(board);
-}
-
-/* The status reads 0 only when what is in flight has come back, and none of it reaches the ring. */
-static void test_reset(uint64_t features)
-{
-    static struct driver_board board;
-    static struct driver_queue queue;
-    struct echo *echo = begin(&board, &queue, features, 8);
-    unsigned id;
-    uint32_t written;
-    echo->hold = echo->keep_on_stop = true;
-    request(&board, &queue);
-    CHECK_EQ(echo->held_count, 1);
-    driver_reset(&board, false);
-    driver_board_settle(&board);
-    CHECK_EQ(driver_status(&board), 15);
-    CHECK_EQ(echo->stops, 1);
-    driver_write(&board, board.common + 0x14, 1, 1); /* ignored meanwhile */
-    driver_notify(&board, &queue);
-    driver_reset(&board, false);
-    driver_board_settle(&board);
-    CHECK_EQ(driver_status(&board), 15);
-    unsigned before = board.messages[1];
-    echo_complete_all(echo);
-    driver_board_settle(&board);
-    CHECK_EQ(driver_status(&board), 0);
-    CHECK_EQ(board.messages[1], before);
-    CHECK(!driver_take(&queue, &id, &written));
-    CHECK_EQ(echo->stops, 1);
-    echo->hold = false;
-    CHECK(driver_negotiate(&board, features | VERSION_1));
-    driver_queue_init(&queue, &board.ram, RINGS, 0, 8, features);
-    driver_queue_setup(&board, &queue);
-    driver_ok(&board);
-    request(&board, &queue);
-    CHECK(driver_take(&queue, &id, &written));
-    CHECK_EQ(echo->starts, 2);
-    driver_board_destroy(&board);
-}
-
-/* A function that may not be bus master reads nothing; what waited is served when it may again. */
-static void test_bus_master(void)
-{
-    static struct driver_board board;
-    static struct driver_queue queue;
-    begin(&board, &queue, 0, 8);
-    unsigned id;
-    uint32_t written;
-    driver_config_write(&board, 4, 2, 2);
-    request(&board, &queue);
-    CHECK(!driver_take(&queue, &id, &written));
-    driver_config_write(&board, 4, 2, 6);
-    driver_board_settle(&board);
-    CHECK(driver_take(&queue, &id, &written));
-    driver_board_destroy(&board);
-}
-
-static void gone(void *context)
-{
-    *(bool *)context = true;
-}
-
-static void test_unplug(bool running)
-{
-    static struct driver_board board;
-    static struct driver_queue queue;
-    struct echo *echo = begin(&board, &queue, 0, 8);
-    bool is_gone = false;
-    echo->hold = echo->keep_on_stop = true;
-    if (running)
-        request(&board, &queue);
-    else
-        driver_reset(&board, true);
-    pthread_mutex_lock(&board.lock);
-    virtio_pci_unplug(board.device, gone, &is_gone);
-    pthread_mutex_unlock(&board.lock);
-    driver_board_settle(&board);
-    CHECK_EQ(driver_config_read(&board, 0, 4), 0xffffffff);
-    CHECK_EQ(is_gone, !running);
-    echo_complete_all(echo);
-    driver_board_settle(&board);
-    CHECK(is_gone);
-    board.device->ops->destroy(board.device);
-    board.device = NULL;
-    driver_board_destroy(&board);
-}
-
-/* A machine stops with a chain held and one waiting; another one takes the state over, and both are answered once. */
-static void test_save(uint64_t features)
-{
-    static struct driver_board board, other;
-    static struct driver_queue queue;
-    struct echo *echo = begin(&board, &queue, features, 8);
-    unsigned id, taken = 0;
-    uint32_t written;
-    for (unsigned i = 0; i < 13; i++) { /* somewhere in the second lap */
-        request(&board, &queue);
-        CHECK(driver_take(&queue, &id, &written));
-    }
-    echo->hold = echo->unpop_on_pause = true;
-    request(&board, &queue);
-    request(&board, &queue);
-    CHECK_EQ(echo->held_count, 2);
-    beside(&board, &echo->virtio, pause_thread);
-    CHECK_EQ(echo->pauses, 1);
-    CHECK_EQ(echo->held_count, 0);
-    struct saved saved = device_saved(board.device);
-
-    driver_board_init(&other, MEMORY);
-    memcpy(other.ram.region[0].host, board.ram.region[0].host, MEMORY);
-    struct echo *second = echo_new(&other, true, 2, 256);
-    driver_board_add(&other, &second->virtio);
-    for (size_t length = 0; length < saved.length; length += 1 + length / 16) /* every short input is refused */
-        CHECK(device_loaded(other.device, saved.bytes, length) < 0);
-    CHECK_EQ(device_loaded(other.device, saved.bytes, saved.length), 0);
-    struct saved again = device_saved(other.device);
-    CHECK(same_saved(&saved, &again));
-    CHECK_EQ(driver_status(&other), 15);
-    beside(&other, &second->virtio, resume_thread);
-    driver_board_settle(&other);
-    CHECK_EQ(second->starts, 1);
-    queue.ram = &other.ram;
-    for (; driver_take(&queue, &id, &written); taken++)
-        CHECK_EQ(written, 16);
-    CHECK_EQ(taken, 2);
-    request(&other, &queue);
-    CHECK(driver_take(&queue, &id, &written));
-
-    /* The first one goes on as well, as if nothing had been. */
-    echo->hold = false;
-    beside(&board, &echo->virtio, resume_thread);
-    driver_board_settle(&board);
-    queue.ram = &board.ram;
-    CHECK_EQ(echo->resumes, 1);
-    CHECK_EQ(driver_status(&board), 15);
-    free(saved.bytes);
-    free(again.bytes);
-    driver_board_destroy(&board);
-    driver_board_destroy(&other);
-}
-
-/* One changed byte at a time: taken or refused, and the device still resets. */
-static void test_hostile_save(void)
-{
-    static struct driver_board board;
-    static struct driver_queue queue;
-    struct echo *echo = begin(&board, &queue, PACKED, 8);
-    beside(&board, &echo->virtio, pause_thread);
-    struct saved saved = device_saved(board.device);
-    beside(&board, &echo->virtio, resume_thread);
-    driver_reset(&board, true);
-    for (size_t at = 4096; at < saved.length; at++) {
-        saved.bytes[at] ^= (uint8_t)(1u << rnd(8));
-        int status = device_loaded(board.device, saved.bytes, saved.length);
-        CHECK(status <= 0);
-        driver_board_settle(&board);
-        board.device->ops->reset(board.device);
-        driver_board_settle(&board);
-        saved.bytes[at] ^= 0;
-    }
-    driver_config_write(&board, 4, 2, 6);
-    free(saved.bytes);
     driver_board_destroy(&board);
 }
 
@@ -751,13 +423,5 @@ int main(void)
     test_negotiation();
     test_configuration();
     test_intx();
-    test_reset(0);
-    test_reset(PACKED | EVENT);
-    test_bus_master();
-    test_unplug(true);
-    test_unplug(false);
-    test_save(EVENT);
-    test_save(PACKED);
-    test_hostile_save();
     CHECK_DONE();
 }
