@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "../check.h"
+#include "../support/plain_machine.h"
 #include "base/stream.h"
 #include "engine/engine.h"
 
@@ -111,29 +112,6 @@ static uint64_t mmio_read(void *machine, unsigned vcpu, uint64_t gpa, unsigned s
     return board->reg[i];
 }
 
-static int msr_read(void *machine, unsigned vcpu, uint32_t msr, uint64_t *ret_value)
-{
-    (void)machine, (void)vcpu, (void)msr, (void)ret_value;
-    return -1;
-}
-
-static int msr_write(void *machine, unsigned vcpu, uint32_t msr, uint64_t value)
-{
-    (void)machine, (void)vcpu, (void)msr, (void)value;
-    return -1;
-}
-
-static uint8_t tpr_read(void *machine, unsigned vcpu)
-{
-    (void)machine, (void)vcpu;
-    return 0;
-}
-
-static void tpr_write(void *machine, unsigned vcpu, uint8_t cr8)
-{
-    (void)machine, (void)vcpu, (void)cr8;
-}
-
 static int interrupt_ack(void *machine, unsigned vcpu)
 {
     struct board *board = machine;
@@ -158,7 +136,7 @@ static uint64_t hypercall(void *machine, unsigned vcpu, uint64_t number, const u
 
 static const struct engine_machine_ops machine_ops = {
     .mmio_read = mmio_read, .mmio_write = mmio_write, .port_in = port_in, .port_out = port_out,
-    .msr_read = msr_read, .msr_write = msr_write, .tpr_read = tpr_read, .tpr_write = tpr_write,
+    PLAIN_MACHINE_OPS,
     .interrupt_ack = interrupt_ack, .interrupt_pending = interrupt_pending, .hypercall = hypercall,
 };
 

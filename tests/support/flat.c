@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "support/plain_machine.h"
+
 static void must(int result, const struct error *error)
 {
     if (result == 0)
@@ -44,29 +46,6 @@ static void port_out(void *machine, unsigned vcpu, uint16_t port, unsigned size,
         flat->on_port(flat);
 }
 
-static int msr_read(void *machine, unsigned vcpu, uint32_t msr, uint64_t *ret_value)
-{
-    (void)machine, (void)vcpu, (void)msr, (void)ret_value;
-    return -1;
-}
-
-static int msr_write(void *machine, unsigned vcpu, uint32_t msr, uint64_t value)
-{
-    (void)machine, (void)vcpu, (void)msr, (void)value;
-    return -1;
-}
-
-static uint8_t tpr_read(void *machine, unsigned vcpu)
-{
-    (void)machine, (void)vcpu;
-    return 0;
-}
-
-static void tpr_write(void *machine, unsigned vcpu, uint8_t cr8)
-{
-    (void)machine, (void)vcpu, (void)cr8;
-}
-
 static int interrupt_ack(void *machine, unsigned vcpu)
 {
     struct flat *flat = machine;
@@ -89,7 +68,7 @@ static uint64_t hypercall(void *machine, unsigned vcpu, uint64_t number, const u
 
 static const struct engine_machine_ops machine_ops = {
     .mmio_read = mmio_read, .mmio_write = mmio_write, .port_in = port_in, .port_out = port_out,
-    .msr_read = msr_read, .msr_write = msr_write, .tpr_read = tpr_read, .tpr_write = tpr_write,
+    PLAIN_MACHINE_OPS,
     .interrupt_ack = interrupt_ack, .interrupt_pending = interrupt_pending, .hypercall = hypercall,
 };
 

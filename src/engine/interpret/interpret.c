@@ -15,17 +15,7 @@ static int interpret_vm_create(const struct engine_config *config, struct engine
 const struct engine_ops engine_interpret = {
     .name = "interpret",
     .summary = "executes one decoded instruction after another; works everywhere, slowly",
-    .irqchip = false,
     .probe = interpret_probe,
     .vm_create = interpret_vm_create,
-    .vm_destroy = soft_vm_destroy,
-    .vcpu_create = soft_vcpu_create,
-    .vcpu_destroy = soft_vcpu_destroy,
-    .run = soft_run,
-    .kick = soft_kick,
-    .interrupt = soft_interrupt,
-    .nmi = soft_nmi,
-    .get_state = soft_get_state,
-    .set_state = soft_set_state,
-    .stats = soft_stats,
+    SOFT_ENGINE_OPS,
 };

@@ -19,4 +19,10 @@ int soft_get_state(struct engine_vcpu *vcpu, struct x86_cpu *ret_cpu, struct err
 int soft_set_state(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, struct error *error);
 void soft_stats(struct engine_vm *vm, FILE *out);
 
+/* What is the same in every such engine's struct engine_ops. */
+#define SOFT_ENGINE_OPS                                                                                      \
+    .irqchip = false, .vm_destroy = soft_vm_destroy, .vcpu_create = soft_vcpu_create,                        \
+    .vcpu_destroy = soft_vcpu_destroy, .run = soft_run, .kick = soft_kick, .interrupt = soft_interrupt,      \
+    .nmi = soft_nmi, .get_state = soft_get_state, .set_state = soft_set_state, .stats = soft_stats
+
 #endif
