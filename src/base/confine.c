@@ -71,7 +71,11 @@ static const int common_calls[] = {
     __NR_rt_sigreturn, __NR_rt_sigprocmask,
     __NR_getrandom,     /* malloc's tcache */
     __NR_clock_gettime, /* libext2fs asks the time; the vDSO may not know it */
-    __NR_sched_yield, __NR_gettid, __NR_getpid, __NR_getuid, __NR_geteuid, __NR_getgid, __NR_getegid, -1};
+    __NR_sched_yield, __NR_gettid, __NR_getpid, __NR_getuid, __NR_geteuid, __NR_getgid, __NR_getegid,
+#if SANITIZER
+    __NR_sigaltstack, /* before a function that does not return */
+#endif
+    -1};
 
 #define COMMON_CALLS (sizeof common_calls / sizeof common_calls[0] - 1)
 

@@ -84,7 +84,7 @@ static int fill(int disk, uint64_t offset, int tar_fd, void (*progress)(void *ow
         return r;
     r = follow(spawn.out, progress, owner, error);
     int ended = spawn_end_said(&spawn, ROOTFS_PROGRAM, &ended_error);
-    if (r == -EPROTO)
+    if (r == -EPROTO || (r == 0 && ended < 0))
         r = error_set(error, EIO, "writing the disk: %s", ended < 0 ? ended_error.text : "its writer ended early");
     return r;
 }
