@@ -8,7 +8,8 @@ Both give the guest a raw file of random bytes, or a qcow2 image of them that qe
 --direct, past it (cache=none for QEMU). QEMU runs virtio-blk-pci in an I/O thread of its own with a queue for each CPU and the
 same rings, once with each way of doing I/O that it has here (io_uring, and threads or native); a row counts the best of them.
 guest/diskload.c makes the load, with O_DIRECT in the guest. Runs take turns. Prints the median of each row, and the ratio of
-the medians with the range of the ratios; the status is 1 when a run fails."""
+the medians with the range of the ratios; the status is 1 when a run fails. With --direct the disk has a pace of its own, and
+a row of a few seconds shows little else: give --seconds 10."""
 import argparse
 import os
 import pathlib
