@@ -121,8 +121,8 @@ static void print_machine(struct json_object *machine)
     json_object_object_get_ex(machine, "agent", &agent);
     int64_t since = json_object_get_int64(started);
     bool stopped = strcmp(text(machine, "state"), "stopped") == 0;
-    printf("%-20s %-8s %8s %-10s %4s", text(machine, "name"), text(machine, "state"), text(machine, "pid"), text(machine, "engine"),
-           text(machine, "cpus"));
+    printf("%-20s %-8s %8s %-10s %4s", text(machine, "name"), text(machine, "state"), text(machine, "pid"),
+           text(machine, "engine"), text(machine, "cpus"));
     print_number(memory, json_object_get_uint64(memory) >> 20, 'M', 8);
     print_number(started, now > since ? (uint64_t)(now - since) : 0, 's', 10);
     printf(" %-12s %s\n", text(machine, "image"), stopped ? "no" : json_object_get_boolean(agent) ? "yes" : "not yet");
@@ -130,7 +130,8 @@ static void print_machine(struct json_object *machine)
 
 static void print(struct json_object *machines)
 {
-    printf("%-20s %-8s %8s %-10s %4s %8s %10s %-12s %s\n", "NAME", "STATE", "PID", "ENGINE", "CPUS", "MEMORY", "UP", "IMAGE", "COMMANDS");
+    printf("%-20s %-8s %8s %-10s %4s %8s %10s %-12s %s\n", "NAME", "STATE", "PID", "ENGINE", "CPUS", "MEMORY", "UP", "IMAGE",
+           "COMMANDS");
     for (size_t i = 0; i < json_object_array_length(machines); i++)
         print_machine(json_object_array_get_idx(machines, i));
 }
@@ -142,7 +143,8 @@ static int list_run(int argc, char **argv)
     int rest;
     int r = option_parse(options, argc, argv, &list, &rest, &error);
     if (r > 0) {
-        puts("usage: veneer list [OPTION...]\n\nLists the machines of this user that run, and the instances of images that do not. COMMANDS tells\n"
+        puts("usage: veneer list [OPTION...]\n\n"
+             "Lists the machines of this user that run, and the instances of images that do not. COMMANDS tells\n"
              "whether the guest serves 'veneer exec' already; a machine that does not answer is \"silent\".\n\noptions:");
         option_help(options, stdout);
         return 0;

@@ -224,7 +224,9 @@ static const struct option_spec options[] = {
     {"cpus", "N", "virtual processors, 1 to 16 (default: 1)", parse_cpus},
     {"memory", "SIZE", "guest memory, such as 512M or 2G (default: 512M, with an IMAGE 1G)", parse_memory},
     {"code-cache", "SIZE",
-     "what a software engine may keep of decoded and translated code, at least 1M for each CPU\n(default: 64M for each CPU, with an IMAGE at least 512M)", parse_code_cache},
+     "what a software engine may keep of decoded and translated code, at least 1M for each CPU\n"
+     "(default: 64M for each CPU, with an IMAGE at least 512M)",
+     parse_code_cache},
     {"engine", "NAME",
      "what executes the guest: auto, or one that 'veneer engines' lists (default: auto)\n"
      "translate,check compares all that translate does with the interpreter, slowly",
@@ -266,11 +268,12 @@ static const struct option_spec options[] = {
 
 static void help(void)
 {
-    puts("usage: veneer run IMAGE [OPTION...] [-- COMMAND [ARGUMENT...]]\n       veneer run --kernel FILE [OPTION...] [-- COMMAND [ARGUMENT...]]\n\n"
+    puts("usage: veneer run IMAGE [OPTION...] [-- COMMAND [ARGUMENT...]]\n"
+         "       veneer run --kernel FILE [OPTION...] [-- COMMAND [ARGUMENT...]]\n\n"
          "Boots a virtual machine and stays with it until it ends: a thin clone of an image ('veneer image list'), with the\n"
-         "kernel in it, or a kernel from a file. Without --name the clone goes when the machine ends. On a terminal, " TERMINAL_ESCAPE_TEXT " leaves\n"
-         "(Ctrl-] twice sends one Ctrl-] to the guest). With a COMMAND, runs that in the guest by veneer's agent in it,\n"
-         "passes on its output and status, and shuts the guest down.\n\noptions:");
+         "kernel in it, or a kernel from a file. Without --name the clone goes when the machine ends. On a terminal,\n"
+         TERMINAL_ESCAPE_TEXT " leaves (Ctrl-] twice sends one Ctrl-] to the guest). With a COMMAND, runs that in the\n"
+         "guest by veneer's agent in it, passes on its output and status, and shuts the guest down.\n\noptions:");
     option_help(options, stdout);
     puts("\nexit status:\n"
          "  0  the guest powered off\n"
@@ -514,7 +517,8 @@ static int run_instance(struct run_config *config)
 
 static int run_run(int argc, char **argv)
 {
-    struct run_config config = {.machine = {.vcpus = 1, .memory = MACHINE_MEMORY_DEFAULT, .debug_exit_port = -1, .virtio_packed = true},
+    struct run_config config = {.machine = {.vcpus = 1, .memory = MACHINE_MEMORY_DEFAULT, .debug_exit_port = -1,
+                                            .virtio_packed = true},
                                 .instance = {.instance = {.fd = -1}, .files = {.kernel = -1, .initrd = -1}}};
     struct error error;
     int rest, operands = 0, status = 0;

@@ -116,16 +116,23 @@ int image_finish(struct store *store, struct store_draft *draft, const char *nam
     return r;
 }
 
-static void copied(void *context, uint64_t done, uint64_t total)
+/* Whom to tell how far a copy is. */
+struct amount_relay {
+    const struct image_progress *progress;
+    uint64_t total; /* where the copy itself does not know it */
+};
+
+static void copied(void *owner, uint64_t done, uint64_t total)
 {
-    image_amount(context, done, total);
+    const struct amount_relay *relay = owner;
+    image_amount(relay->progress, done, total);
 }
 
 /* The whole of a volume into another of its size that is all zeroes. */
 static int copy_volume(struct block *from, struct block *to, const struct image_progress *progress, struct error *error)
 {
-    union { const struct image_progress *given; void *taken; } same = {progress}; /* only handed on to image_amount */
-    return block_copy(from, to, copied, same.taken, error);
+    struct amount_relay relay = {.progress = progress};
+    return block_copy(from, to, copied, &relay, error);
 }
 
 /* Opens a raw file to be written, made `size` bytes. */
@@ -155,11 +162,6 @@ static int import_disk(const char *path, const char *format, const char *draft_p
     block_close(from);
     return r;
 }
-
-struct amount_relay {
-    const struct image_progress *progress;
-    uint64_t total;
-};
 
 static void relay_amount(void *owner, uint64_t bytes)
 {
