@@ -16,7 +16,7 @@
 #include "rootfs/report.h"
 #include "rootfs/tree.h"
 
-#define ADDRESS_SPACE (UINT64_C(4) << 30) /* the bitmaps of a disk of 8 TiB are 512 MiB */
+#define ADDRESS_SPACE (UINT64_C(4) << 30) /* 300 MB are used for a disk of 8 TiB */
 
 static int send_report(const struct rootfs_report *report)
 {
