@@ -1,8 +1,8 @@
 /* main.c - a driver that breaks the rules, one by one and then at random. Whatever it does, a device must say that it needs a reset, or
  * ignore it; after a reset it must work again; and nothing may be written but what it was given.
  *
- * Options: seed=N, rounds=N of the random part, only=N one case (by its number), queues=N at most N of each
- * device. Each case is tried on every queue of every device, with split rings and, where they are offered, packed ones. With a
+ * Options: seed=N, rounds=N of the random part, only=N one case (by its number), every=N one case of N, others on the
+ * next queue, queues=N at most N of each device. Each case is tried on every queue of every device, with split rings and, where they are offered, packed ones. With a
  * second CPU every other case runs on queues which that one has set up, and which it disturbs. */
 #include "abuse.h"
 
@@ -37,9 +37,11 @@ static void run_case(struct abuse *abuse, const struct abuse_case *one)
 static void abuse_queue(struct virtio *virtio, unsigned index, u64 features, unsigned rounds)
 {
     struct abuse abuse = { .virtio = virtio, .index = index, .features = features };
-    unsigned all = case_count(), only = (unsigned)option("only", all);
+    static unsigned turn;
+    unsigned all = case_count(), only = (unsigned)option("only", all), every = (unsigned)option("every", 1);
+    turn++;
     for (unsigned i = 0; i < all; i++)
-        if (only >= all || only == i)
+        if (only >= all ? (i + turn) % (every ? every : 1) == 0 : only == i)
             run_case(&abuse, case_at(i));
     /* What the balloon's first queue gets are numbers of pages to take away: random ones may be anybody's. */
     bool takes_pages = virtio->type == VIRTIO_BALLOON && index == 0;
