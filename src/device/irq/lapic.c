@@ -11,10 +11,12 @@
  *
  * Invariants: vectors below 16 are never in IRR, ISR or TMR; `pending` is what a fresh look would give
  * (lapic_update is called after each change of what it depends on). */
-#include "device/irq/lapic_private.h"
+#include "device/irq/lapic.h"
 
 #include <errno.h>
 #include <string.h>
+
+#include "device/irq/lapic_private.h"
 
 #define BASE_RESET UINT64_C(0xFEE00000)
 #define ESR_RECEIVE_VECTOR 0x40u
