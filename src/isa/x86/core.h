@@ -40,6 +40,13 @@ struct x86_page {
 #define X86_PAGE_CODE 0x01u  /* code derived from this page is cached: call code_written after a store */
 #define X86_PAGE_DIRTY 0x02u /* set it on a store */
 
+/* Whether a store to the page must be made known. Read after the store: whoever marks the page meanwhile interrupts this thread
+ * (ram_code_mark), so an order that the compiler keeps, which volatile is for, is enough. */
+static inline bool x86_page_has_code(const uint8_t *flags)
+{
+    return __atomic_load_n((const volatile uint8_t *)flags, __ATOMIC_RELAXED) & X86_PAGE_CODE;
+}
+
 /* How far a change of linear-to-physical mappings reaches. */
 enum x86_flush {
     X86_FLUSH_ALL,    /* everything */

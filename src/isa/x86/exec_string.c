@@ -99,7 +99,7 @@ static void written(struct x86_core *core, uint64_t linear, uint64_t n, unsigned
 {
     const struct x86_tlb_entry *entry = x86_tlb_slot(core, linear);
 
-    if (*(volatile uint8_t *)entry->flags & X86_PAGE_CODE)
+    if (x86_page_has_code(entry->flags))
         x86_store_code(core, entry, core->cpu.rflags & X86_FLAG_DF ? linear - (n - 1) * size : linear,
                        (unsigned)n * size);
 }

@@ -53,7 +53,7 @@ X86_INLINE void x86_modify_end(struct x86_core *core, uint64_t linear, unsigned 
 {
     if (__builtin_expect(hit == NULL, 0))
         x86_rmw_end(core, rmw);
-    else if (__builtin_expect(*(volatile uint8_t *)hit->flags & X86_PAGE_CODE, 0))
+    else if (__builtin_expect(x86_page_has_code(hit->flags), 0))
         x86_store_code(core, hit, linear, size);
 }
 
@@ -66,7 +66,7 @@ X86_INLINE void x86_push_64(struct x86_core *core, uint64_t value)
     if (__builtin_expect(entry->write_tag == (linear & ~UINT64_C(4095)) && (linear & 4095) <= 4088, 1)) {
         *(volatile x86_u64 *)(uintptr_t)(linear + entry->addend) = value;
         core->cpu.reg[X86_RSP] = linear;
-        if (__builtin_expect(*(volatile uint8_t *)entry->flags & X86_PAGE_CODE, 0))
+        if (__builtin_expect(x86_page_has_code(entry->flags), 0))
             x86_store_code(core, entry, linear, 8);
     } else {
         x86_push(core, 8, value);

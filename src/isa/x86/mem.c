@@ -137,7 +137,7 @@ static void span_load(struct x86_core *core, const struct x86_span *span, void *
  * sees either the store or is told of it here. */
 static void span_written(struct x86_core *core, const struct x86_span *span)
 {
-    if (*(volatile uint8_t *)span->flags & X86_PAGE_CODE)
+    if (x86_page_has_code(span->flags))
         core->env->code_written(core->owner, span->gpa, span->length);
 }
 
@@ -374,7 +374,7 @@ void x86_push(struct x86_core *core, unsigned size, uint64_t value)
     const struct x86_tlb_entry *entry = x86_tlb_slot(core, linear);
     if (size == 8 && entry->write_tag == (linear & ~UINT64_C(4095)) && (linear & 4095) <= 4096 - 8) {
         *(volatile x86_u64 *)(uintptr_t)(linear + entry->addend) = value;
-        if (*(volatile uint8_t *)entry->flags & X86_PAGE_CODE)
+        if (x86_page_has_code(entry->flags))
             x86_store_code(core, entry, linear, 8);
     } else {
         x86_store_slow(core, linear, size, value, true);

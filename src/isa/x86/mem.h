@@ -79,7 +79,7 @@ static inline struct x86_tlb_entry *x86_tlb_slot(struct x86_core *core, uint64_t
         if (__builtin_expect(entry->write_tag == (linear & ~UINT64_C(4095)) &&                               \
                              (linear & 4095) <= 4096 - bits / 8, 1)) {                                       \
             *(volatile x86_u##bits *)(uintptr_t)(linear + entry->addend) = value;                            \
-            if (__builtin_expect(*(volatile uint8_t *)entry->flags & X86_PAGE_CODE, 0))                      \
+            if (__builtin_expect(x86_page_has_code(entry->flags), 0))                                        \
                 x86_store_code(core, entry, linear, bits / 8);                                               \
             return;                                                                                          \
         }                                                                                                    \

@@ -121,7 +121,7 @@ static inline void x86_vector_store(struct x86_core *core, uint64_t linear, cons
     const struct x86_tlb_entry *entry = x86_tlb_slot(core, linear);
     if (__builtin_expect(entry->write_tag == (linear & ~UINT64_C(4095)) && (linear & 4095) <= 4096 - size, 1)) {
         memcpy((void *)(uintptr_t)(linear + entry->addend), bytes, size);
-        if (__builtin_expect(*(volatile uint8_t *)entry->flags & X86_PAGE_CODE, 0))
+        if (__builtin_expect(x86_page_has_code(entry->flags), 0))
             x86_store_code(core, entry, linear, size);
         return;
     }
