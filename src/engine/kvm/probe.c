@@ -143,25 +143,33 @@ static pthread_once_t measured = PTHREAD_ONCE_INIT;
 static bool software;
 static unsigned software_ns;
 
+int64_t kvm_probe_difference(const int64_t *shorter, const int64_t *longer, unsigned count)
+{
+    int64_t least[2] = { INT64_MAX, INT64_MAX };
+    for (unsigned i = 0; i < count; i++) {
+        least[0] = shorter[i] < least[0] ? shorter[i] : least[0];
+        least[1] = longer[i] < least[1] ? longer[i] : least[1];
+    }
+    return least[1] > least[0] ? least[1] - least[0] : 0;
+}
+
 /* The cost of a run itself (an exit, on a nested host tens of microseconds) must not be taken for the
  * instructions': the difference of a short loop and a longer one is looked at. */
 static void measure(void)
 {
+    enum { RUNS = 4 };
+    const uint32_t few = 10, many = 1010;
+    int64_t shorter[RUNS], longer[RUNS];
     struct scratch scratch;
-    if (scratch_open(&scratch) == 0) {
-        const uint32_t few = 10, many = 1010;
-        int64_t first = scratch_time(&scratch, few), best = INT64_MAX;
-        for (unsigned i = 0; first >= 0 && i < 2; i++) {
-            int64_t shorter = scratch_time(&scratch, few), longer = scratch_time(&scratch, many);
-            if (shorter >= 0 && longer >= 0 && longer - shorter < best)
-                best = longer - shorter;
-            if (longer > 5000000)
-                break; /* clear enough */
-        }
-        if (best != INT64_MAX && best > 0)
-            software_ns = (unsigned)(best / ((many - few) * LOOP_INSTRUCTIONS));
-        software = software_ns >= SOFTWARE_NS;
+    bool ran = scratch_open(&scratch) == 0 && scratch_time(&scratch, few) >= 0; /* the first is slower */
+    for (unsigned i = 0; ran && i < RUNS; i++) {
+        shorter[i] = scratch_time(&scratch, few);
+        longer[i] = scratch_time(&scratch, many);
+        ran = shorter[i] >= 0 && longer[i] >= 0;
     }
+    if (ran)
+        software_ns = (unsigned)(kvm_probe_difference(shorter, longer, RUNS) / ((many - few) * LOOP_INSTRUCTIONS));
+    software = software_ns >= SOFTWARE_NS;
     scratch_close(&scratch);
 }
 
