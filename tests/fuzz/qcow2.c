@@ -22,24 +22,64 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static uint8_t bytes[256 << 10];
 
-static void operate(struct block *image, unsigned number)
+/* Fills in an operation by its number; false for an image without sectors. */
+static bool choose(const struct block *image, unsigned number, uint64_t most, struct block_request *ret_request)
 {
     static const enum block_op ops[] = {BLOCK_READ, BLOCK_WRITE, BLOCK_WRITE_ZEROES, BLOCK_DISCARD, BLOCK_FLUSH};
-    uint64_t sectors = image->limits.size / 512, length = sizeof bytes / 512;
+    uint64_t sectors = image->limits.size / 512, length = most / 512;
     if (!sectors)
-        return;
+        return false;
     enum block_op op = ops[number % 5];
     uint64_t at = (number * 2654435761u) % (sectors < 4096 ? sectors : 4096);
     length = length < sectors - at ? length : sectors - at;
     length = number % 3 ? (length < 5 ? length : 5) : length;
-    unsigned flags = op == BLOCK_WRITE_ZEROES && number % 2 ? BLOCK_UNMAP : 0;
     if (op == BLOCK_FLUSH)
         at = length = 0;
-    memset(bytes, (int)number, sizeof bytes);
-    (void)block_transfer(image, op, flags, at * 512, bytes, length * 512); /* may fail, as the image may be anything */
+    *ret_request = (struct block_request){.op = op, .flags = op == BLOCK_WRITE_ZEROES && number % 2 ? BLOCK_UNMAP : 0,
+                                          .offset = at * 512, .length = length * 512};
+    return true;
+}
+
+/* Operations may fail, as the image may be anything. */
+static void operate(struct block *image, unsigned number)
+{
+    struct block_request what;
     struct block_extent extent;
-    if (length)
-        (void)block_extent(image, at * 512, length * 512, &extent);
+    if (!choose(image, number, sizeof bytes, &what))
+        return;
+    memset(bytes, (int)number, sizeof bytes);
+    (void)block_transfer(image, what.op, what.flags, what.offset, bytes, what.length);
+    if (what.length)
+        (void)block_extent(image, what.offset, what.length, &extent);
+}
+
+static unsigned completed;
+
+static void count(struct block_request *request, int status)
+{
+    (void)request, (void)status;
+    completed++;
+}
+
+/* Several at once, each with its part of `bytes`: all complete, once. */
+static void operate_together(struct block *image, unsigned number)
+{
+    enum { COUNT = 8, PART = sizeof bytes / COUNT };
+    struct block_request requests[COUNT];
+    struct iovec iov[COUNT];
+    completed = 0;
+    for (unsigned i = 0; i < COUNT; i++) {
+        if (!choose(image, number + i, PART, &requests[i]))
+            return;
+        bool buffers = requests[i].op == BLOCK_READ || requests[i].op == BLOCK_WRITE;
+        iov[i] = (struct iovec){bytes + i * PART, requests[i].length};
+        requests[i].iov = &iov[i];
+        requests[i].iov_count = buffers;
+        requests[i].complete = count;
+        block_submit(image, &requests[i]);
+    }
+    block_kick(image);
+    FUZZ_ASSERT(completed == COUNT);
 }
 
 static void use(const uint8_t *data, size_t size, bool readonly)
@@ -60,8 +100,10 @@ static void use(const uint8_t *data, size_t size, bool readonly)
     struct error error = {""};
     memory->block.limits.readonly = readonly;
     if (qcow2_open(&options, &memory->block, NULL, &image, &error) == 0) {
+        operate_together(image, 3); /* while no metadata is in memory */
         for (unsigned i = 0; i < 24; i++)
             operate(image, i);
+        operate_together(image, 40);
         if (!readonly)
             (void)block_resize(image, (image->limits.size & ~511ull) + 65536, NULL);
         for (unsigned i = 24; i < 32; i++)
