@@ -299,7 +299,26 @@ static inline void virtio_fuzz_save(struct virtio_fuzz *fuzz, struct fuzz_input 
     stream_free(stream);
 }
 
-/* board and device are made; runs the input and destroys them. */
+static inline void virtio_fuzz_gone(void *context)
+{
+    *(bool *)context = true;
+}
+
+/* The device is taken off its bus with whatever it has to do, and destroyed when it says that it is out of use. */
+static inline void virtio_fuzz_unplug(struct virtio_fuzz *fuzz)
+{
+    bool gone = false;
+    pthread_mutex_lock(&fuzz->board.lock);
+    virtio_pci_unplug(fuzz->board.device, virtio_fuzz_gone, &gone);
+    pthread_mutex_unlock(&fuzz->board.lock);
+    fuzz->set_up = false;
+    virtio_fuzz_serve(fuzz);
+    FUZZ_ASSERT(gone);
+    fuzz->board.device->ops->destroy(fuzz->board.device);
+    fuzz->board.device = NULL;
+}
+
+/* board and device are made; runs the input and destroys them: unplugged after an input of odd length. */
 static inline void virtio_fuzz_run(struct virtio_fuzz *fuzz, const uint8_t *data, size_t size)
 {
     struct fuzz_input input = {data, size};
@@ -326,8 +345,12 @@ static inline void virtio_fuzz_run(struct virtio_fuzz *fuzz, const uint8_t *data
         default: virtio_fuzz_save(fuzz, &input); break;
         }
     }
-    virtio_fuzz_serve(fuzz);
-    virtio_fuzz_reset(fuzz);
+    if (size & 1) {
+        virtio_fuzz_unplug(fuzz);
+    } else {
+        virtio_fuzz_serve(fuzz);
+        virtio_fuzz_reset(fuzz);
+    }
     driver_board_destroy(&fuzz->board);
 }
 
