@@ -7,6 +7,9 @@
 #include "block/open.h"
 #include "engine/engine.h"
 
+/* The first is there before hvc0's driver, and an init that finds no console at all may give up; but it has no login of its own. */
+#define VIRTIO_CONSOLE "console=ttyS0 console=hvc0 systemd.getty_auto=0"
+
 /* Reads the boot files of the disk as it is now: a guest may have replaced its kernel. */
 static int read_boot(const char *path, struct bootfiles *ret_files, struct error *error)
 {
@@ -23,7 +26,8 @@ static int read_boot(const char *path, struct bootfiles *ret_files, struct error
 /* Where the caller gave its own kernel, that and its initrd are taken; the disk's command line serves for both. */
 static int fill(struct run_image *run, struct machine_config *machine, struct error *error)
 {
-    int r = bootfiles_cmdline(&run->files, machine->append, run->cmdline, sizeof run->cmdline, error);
+    int r = bootfiles_cmdline(&run->files, machine->console_virtio ? VIRTIO_CONSOLE : "console=ttyS0", machine->append,
+                              run->cmdline, sizeof run->cmdline, error);
     if (r < 0)
         return r;
     machine->append = run->cmdline;

@@ -232,14 +232,14 @@ static bool has(const char *cmdline, const char *parameter)
     return false;
 }
 
-int bootfiles_cmdline(const struct bootfiles *files, const char *append, char *ret_text, size_t size,
+int bootfiles_cmdline(const struct bootfiles *files, const char *console, const char *append, char *ret_text, size_t size,
                       struct error *error)
 {
     const char *sets[] = {files->cmdline, append ? append : ""};
     bool root = has(sets[0], "root=") || has(sets[1], "root=");
-    bool console = has(sets[0], "console=") || has(sets[1], "console=");
-    int length = snprintf(ret_text, size, "%s%s%s%s%s%s", root ? "" : "root=", root ? "" : files->root,
-                          console ? "" : " console=ttyS0", *sets[0] ? " " : "", sets[0], *sets[1] ? " " : "");
+    bool chosen = has(sets[0], "console=") || has(sets[1], "console=");
+    int length = snprintf(ret_text, size, "%s%s%s%s%s%s%s", root ? "" : "root=", root ? "" : files->root,
+                          chosen ? "" : " ", chosen ? "" : console, *sets[0] ? " " : "", sets[0], *sets[1] ? " " : "");
     if (length >= 0 && (size_t)length < size)
         length += snprintf(ret_text + length, size - (size_t)length, "%s", sets[1]);
     if (length >= 0 && (size_t)length < size)

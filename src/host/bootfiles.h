@@ -28,9 +28,9 @@ int bootfiles_read(struct block *disk, struct bootfiles *ret_files, struct error
 /* Closes the files. */
 void bootfiles_close(struct bootfiles *files);
 
-/* The whole command line: what the disk wants, `append` (may be NULL), and where missing root= and console=.
- * Returns 0 or -E2BIG with a sentence. */
-int bootfiles_cmdline(const struct bootfiles *files, const char *append, char *ret_text, size_t size,
+/* The whole command line: what the disk wants, `append` (may be NULL), and where missing root= and `console` ("console=ttyS0"),
+ * if neither names a console. Returns 0 or -E2BIG with a sentence. */
+int bootfiles_cmdline(const struct bootfiles *files, const char *console, const char *append, char *ret_text, size_t size,
                       struct error *error);
 
 #endif

@@ -30,6 +30,10 @@ const char debian_customize_hook[] =
     "ExecStart=\n"
     "ExecStart=-/sbin/agetty -o '-p -f -- \\\\u' --autologin root --noclear --keep-baud 115200,57600,38400,9600 - $TERM\n"
     "EOF\n"
+    /* systemd looks for hvc0 before udev has loaded its driver, so it would have no login. */
+    "mkdir -p \"$1/etc/udev/rules.d\"\n"
+    "echo 'SUBSYSTEM==\"tty\", KERNEL==\"hvc0\", TAG+=\"systemd\", ENV{SYSTEMD_WANTS}+=\"serial-getty@hvc0.service\"' \\\n"
+    "    >\"$1/etc/udev/rules.d/70-hvc0-login.rules\"\n"
     "for unit in apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer e2scrub_reap.service dpkg-db-backup.timer"
     " getty@tty1.service; do\n"
     "    chroot \"$1\" systemctl -q disable \"$unit\"\n"

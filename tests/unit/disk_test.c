@@ -242,11 +242,13 @@ static void boot(void)
     CHECK(same_bytes(files.initrd, "the initramfs", 13));
     CHECK_EQ(write(files.kernel, "x", 1), -1); /* sealed */
     CHECK_EQ(strlen(files.root), strlen("PARTUUID=") + 36);
-    CHECK_EQ(bootfiles_cmdline(&files, "debug", cmdline, sizeof cmdline, &error), 0);
+    CHECK_EQ(bootfiles_cmdline(&files, "console=ttyS0", "debug", cmdline, sizeof cmdline, &error), 0);
     CHECK_STR(cmdline + strlen("root=") + strlen(files.root), " console=ttyS0 ro quiet?x debug");
-    CHECK_EQ(bootfiles_cmdline(&files, "root=/dev/x console=hvc0", cmdline, sizeof cmdline, &error), 0);
+    CHECK_EQ(bootfiles_cmdline(&files, "console=hvc0", NULL, cmdline, sizeof cmdline, &error), 0);
+    CHECK_STR(cmdline + strlen("root=") + strlen(files.root), " console=hvc0 ro quiet?x");
+    CHECK_EQ(bootfiles_cmdline(&files, "console=ttyS0", "root=/dev/x console=hvc0", cmdline, sizeof cmdline, &error), 0);
     CHECK_STR(cmdline, " ro quiet?x root=/dev/x console=hvc0");
-    CHECK_EQ(bootfiles_cmdline(&files, NULL, cmdline, 20, &error), -E2BIG);
+    CHECK_EQ(bootfiles_cmdline(&files, "console=hvc0", NULL, cmdline, 20, &error), -E2BIG);
     bootfiles_close(&files);
     /* A file system without a partition table. */
     CHECK_EQ(read_boot(part_path, &files, &error), 0);
