@@ -20,9 +20,9 @@
 
 #include "block/raw_private.h"
 
-#define POOL_THREADS 4
+#define POOL_THREADS RAW_BOUNCES /* each has memory to go through */
 
-struct raw_tuning raw_tuning = {.inline_max = 64 << 10};
+struct raw_tuning raw_tuning = {.inline_max = 64 << 10, .bounce_min = 256 << 10};
 
 static struct raw *raw_of(struct block *block)
 {
@@ -204,6 +204,7 @@ static int raw_close(struct block *block)
     int status = 0;
     raw_ring_close(raw);
     pool_free(raw->pool);
+    raw_direct_close(raw);
     if (raw->fd >= 0) {
         /* The kernel takes the ring apart, and lets go of the file, only later; the lock must not last so long. */
         struct flock whole = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
@@ -299,6 +300,7 @@ int raw_open(const struct block_options *options, struct loop *loop, struct bloc
     raw->block.ops = &raw_ops;
     raw->last = &raw->first;
     raw->loop = loop;
+    pthread_mutex_init(&raw->bounce_lock, NULL);
     raw->direct = options->direct;
     struct stat st; /* looked at first, since merely opening some devices does something */
     if (stat(options->path, &st) < 0)

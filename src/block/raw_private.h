@@ -3,10 +3,13 @@
 #define VENEER_BLOCK_RAW_PRIVATE_H
 
 #include <liburing.h>
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "block/block.h"
 #include "block/pool.h"
+
+#define RAW_BOUNCES 4u
 
 struct raw {
     struct block block;
@@ -20,6 +23,9 @@ struct raw {
     bool kicking;
     unsigned under_way; /* started, not complete */
     bool lone;          /* one is under way beside which there must be no other */
+    pthread_mutex_t bounce_lock; /* of the next two */
+    void *bounce[RAW_BOUNCES];   /* memory that raw_bounce has used and nobody uses now */
+    unsigned bounces;
     struct pool *pool; /* made when it is first needed */
     bool has_ring;
     struct io_uring ring;
@@ -43,7 +49,8 @@ unsigned raw_take_iov(const struct block_request *request, uint64_t skip, struct
 
 /* raw_direct.c: finds out what O_DIRECT takes; the limits are there. 0 or a negative errno. */
 int raw_direct_open(struct raw *raw, const char *path, struct error *error);
-/* Whether O_DIRECT would refuse the read or write; raw_do has raw_bounce do it, through aligned memory. */
+void raw_direct_close(struct raw *raw);
+/* Whether O_DIRECT would refuse the read or write, or be slow at it; raw_do has raw_bounce do it, through memory of ours. */
 bool raw_needs_bounce(const struct raw *raw, const struct block_request *request);
 int raw_bounce(struct raw *raw, const struct block_request *request);
 /* Whether the request reads and writes back what is beside its bytes. */

@@ -251,6 +251,8 @@ int main(void)
     for (size_t i = 0; i < sizeof large / sizeof large[0]; i++)
         each_way(&large[i], true, true);
     each_way(&large[0], true, false);
+    static const struct raw_tuning bounced = {.bounce_min = 8192}; /* whatever is larger, aligned or not */
+    each_way(&bounced, true, true);
     in_large_units(true);
     in_large_units(false);
     each_way(&ways[0], false, false);
