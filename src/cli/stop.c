@@ -47,17 +47,11 @@ static const struct option_spec options[] = {
 
 static int ask(const char *name, const char *verb, bool force, struct json_object **ret_reply, struct error *error)
 {
-    char path[REGISTRY_PATH_MAX];
-    int r = registry_find(name, "control.sock", path, error);
-    if (r < 0)
-        return r;
     struct json_object *request = json_object_new_object();
     json_object_object_add(request, "verb", json_object_new_string(verb));
     if (force)
         json_object_object_add(request, "force", json_object_new_boolean(true));
-    r = control_request(path, request, PATIENCE_MS, ret_reply, error);
-    json_object_put(request);
-    return r;
+    return control_ask(name, request, PATIENCE_MS, ret_reply, error);
 }
 
 struct guest {
