@@ -4,7 +4,7 @@
  * - a read whose bytes are in the page cache: at kick, by one preadv2(RWF_NOWAIT);
  * - a small write to the page cache: at kick, since handing it to another thread costs more than the copy;
  * - other reads and writes, and flushes: io_uring, all of one kick in one system call;
- * - discards, write-zeroes, the rare rest, and everything where the host refuses io_uring: a few threads. */
+ * - discards, write-zeroes, what raw_direct.c sends through memory of ours, the rare rest, and everything where the host refuses io_uring: a few threads. */
 #include "block/raw.h"
 
 #include <errno.h>

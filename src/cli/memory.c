@@ -88,16 +88,12 @@ static int memory_run(int argc, char **argv)
     struct memory_config config = {.set = false};
     struct error error;
     const char *name;
-    int names, rest;
-    bool dashes;
-    int r = option_parse_operands(options, argc, argv, &config, &name, 1, &names, &rest, &dashes, &error);
+    int r = option_parse_name(options, argc, argv, &config, &name, &error);
     if (r > 0) {
         puts("usage: veneer memory [OPTION...] NAME\n\nTells what the memory of the running machine NAME is used for, and sets its balloon.\n\noptions:");
         option_help(options, stdout);
         return 0;
     }
-    if (r == 0 && (names != 1 || rest != argc))
-        r = error_set(&error, EINVAL, "memory needs the name of one running machine; 'veneer memory --help' tells more");
     if (r < 0) {
         log_error("%s", error.text);
         return STATUS_USAGE;

@@ -134,6 +134,17 @@ int option_parse_operands(const struct option_spec *table, int argc, char **argv
     }
 }
 
+int option_parse_name(const struct option_spec *table, int argc, char **argv, void *config, const char **ret_name,
+                      struct error *error)
+{
+    int names, rest;
+    bool dashes;
+    int r = option_parse_operands(table, argc, argv, config, ret_name, 1, &names, &rest, &dashes, error);
+    if (r == 0 && (names != 1 || rest != argc))
+        r = error_set(error, EINVAL, "%s needs the name of one running machine; 'veneer %s --help' tells more", argv[0], argv[0]);
+    return r;
+}
+
 void option_help(const struct option_spec *table, FILE *out)
 {
     for (; table->name; table++) {

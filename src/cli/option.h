@@ -32,6 +32,10 @@ int option_parse(const struct option_spec *table, int argc, char **argv, void *c
 int option_parse_operands(const struct option_spec *table, int argc, char **argv, void *config, const char **ret_operand,
                           int max, int *ret_operands, int *ret_rest, bool *ret_dashes, struct error *error);
 
+/* As option_parse_operands, for a command (argv[0]) that takes options and the name of one running machine. */
+int option_parse_name(const struct option_spec *table, int argc, char **argv, void *config, const char **ret_name,
+                      struct error *error);
+
 /* Prints the table, one option a paragraph. */
 void option_help(const struct option_spec *table, FILE *out);
 

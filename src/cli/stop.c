@@ -178,17 +178,13 @@ static int stop_run(int argc, char **argv)
     struct stop_config config = {.seconds = TIMEOUT_SECONDS};
     struct error error;
     const char *name;
-    int names, rest;
-    bool dashes;
-    int r = option_parse_operands(options, argc, argv, &config, &name, 1, &names, &rest, &dashes, &error);
+    int r = option_parse_name(options, argc, argv, &config, &name, &error);
     if (r > 0) {
         puts("usage: veneer stop [OPTION...] NAME\n\nEnds the running machine NAME: its guest is asked to shut down, by veneer's agent in\n"
              "it and by its power button; a guest that does not is forced, one that is not up yet after 5 seconds.\n\noptions:");
         option_help(options, stdout);
         return 0;
     }
-    if (r == 0 && (names != 1 || rest != argc))
-        r = error_set(&error, EINVAL, "stop needs the name of one running machine; 'veneer stop --help' tells more");
     if (r < 0) {
         log_error("%s", error.text);
         return STATUS_USAGE;
