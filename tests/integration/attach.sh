@@ -4,6 +4,7 @@
 set -eu
 veneer=$(realpath "$1")
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/refused.sh"
 kernel=$("$here/../../scripts/kernel.sh")
 folder=$(mktemp -d)
 export VENEER_RUNTIME=$folder/run
@@ -26,15 +27,6 @@ saw() {
         kill -0 "$machine" 2>/dev/null || { echo "the machine ended before '$1'"; exit 1; }
         sleep 0.1
     done
-}
-refused() {
-    local want=$1 text
-    shift
-    if text=$("$@" 2>&1); then
-        echo "not refused: $*"
-        exit 1
-    fi
-    case $text in *"$want"*) ;; *) echo "$*: says '$text', not '$want'"; exit 1 ;; esac
 }
 
 printf '\005\000\000\000' >"$folder/disk"

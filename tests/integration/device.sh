@@ -5,6 +5,7 @@ set -eu
 veneer=$(realpath "$1")
 device_test=$(realpath "$2")
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/refused.sh"
 skip() {
     echo "skipped: $1"
     exit 77
@@ -29,15 +30,6 @@ device() {
     truncate -s "$2" "$1"
     made=$(losetup -f --show "${@:3}" "$1" 2>"$folder/why") || skip "no loop device: $(cat "$folder/why")"
     devices=("$made" "${devices[@]}")
-}
-refused() {
-    local want=$1 text
-    shift
-    if text=$("$@" 2>&1); then
-        echo "not refused: $*"
-        exit 1
-    fi
-    case $text in *"$want"*) ;; *) echo "$*: says '$text', not '$want'"; exit 1 ;; esac
 }
 
 for sector in 512 4096; do
